@@ -1,0 +1,69 @@
+"""What can be built: choices, architectures, operator graphs, and the networks made from them.
+
+Importing this package does not import torch; `Network`, `Supernet` and `trace` do when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import mobile, nasbench201  # noqa: F401
+from .errors import EngineError, GraphError, SpaceError
+from .graph import Graph, GraphBuilder, Node, Signature
+from .operators import (  # noqa: F401
+    Cost,
+    Operator,
+    Shape,
+    activation,
+    arithmetic,
+    attention,
+    blocks,
+    convolution,
+    foreign,
+    movement,
+    normalization,
+    operators,
+    parameters,
+    pooling,
+    register_operator,
+)
+from .registry import Registry
+from .space import Architecture, Choice, SearchSpace
+from .spaces import make_space, register_space, spaces
+
+if TYPE_CHECKING:
+    from .network import Network
+    from .supernet import Supernet
+    from .trace import trace
+
+_LAZY = {"Network": ".network", "Supernet": ".supernet", "trace": ".trace"}
+
+__all__ = [
+    "Architecture",
+    "Choice",
+    "Cost",
+    "EngineError",
+    "Graph",
+    "GraphBuilder",
+    "GraphError",
+    "Network",
+    "Node",
+    "Operator",
+    "Registry",
+    "SearchSpace",
+    "Shape",
+    "Signature",
+    "SpaceError",
+    "Supernet",
+    "make_space",
+    "operators",
+    "register_operator",
+    "register_space",
+    "spaces",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

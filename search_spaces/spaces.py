@@ -1,0 +1,62 @@
+"""The registry of spaces, and making one from its name or a user's file."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .errors import SpaceError, did_you_mean
+from .registry import Registry
+from .space import SearchSpace
+
+spaces: Registry[type[SearchSpace]] = Registry("space", SpaceError)
+
+
+def register_space(name: str) -> Callable[[type[SearchSpace]], type[SearchSpace]]:
+    """Class decorator: files a `SearchSpace` under `name`."""
+
+    def file(cls: type[SearchSpace]) -> type[SearchSpace]:
+        cls.name = name
+        return spaces.register(name)(cls)
+
+    return file
+
+
+def make_space(name: str, parameters: Mapping[str, Any] | None = None) -> SearchSpace:
+    """The space called `name` with these constructor arguments.
+
+    `name` is a registered name, or `path/to/file.py:name` for a user's file, which is imported first.
+
+    Raises:
+        SpaceError: unknown space, missing file, or an argument the space does not take.
+    """
+    if ".py:" in name:
+        path, _, name = name.rpartition(":")
+        import_file(Path(path))
+    cls = spaces[name]
+    parameters = dict(parameters or {})
+    allowed = inspect.signature(cls).parameters
+    for given in parameters:
+        if given not in allowed:
+            raise SpaceError(f"space {name!r} takes no {given!r}: {did_you_mean(given, allowed)}")
+    return cls(**parameters)
+
+
+def import_file(path: Path) -> None:
+    """Import a user's Python file, so that what it registers is known."""
+    if not path.is_file():
+        raise SpaceError(f"no file {str(path)!r}; give the path of the Python file that registers the space")
+    _import_version(path.resolve(), path.stat().st_mtime_ns)
+
+
+@cache
+def _import_version(path: Path, changed: int) -> None:
+    """Import a file once as it stands: again only after it `changed`, or its names would be taken by themselves."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise SpaceError(f"{str(path)!r} is not a Python file")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))

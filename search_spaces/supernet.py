@@ -1,0 +1,218 @@
+"""One set of weights for a whole space.
+
+A node's name is its weight slot. The supernet holds each slot once, at its largest over the space; a member
+runs on slices of it: the first channels, the centre of the kernel, the first blocks, the chosen operator
+(the last two by names alone). The executor is the one of standalone networks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import SpaceError
+from .graph import Node
+from .network import Network, Plan, execute, fetch, function, learned, make_module, place, plan, slot
+from .space import Architecture, SearchSpace
+
+_PLANS = 256
+
+
+def cut(tensor: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
+    """The view of `shape` inside a slot: first entries of the two leading axes, the centre of the others."""
+    if tensor.shape == shape:
+        return tensor
+    for axis, (have, want) in enumerate(zip(tensor.shape, shape, strict=True)):
+        start = 0 if axis < 2 else (have - want) // 2
+        tensor = tensor.narrow(axis, start, want)
+    return tensor
+
+
+def corner(tensor: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
+    """The view of the first entries of all axes: the slice of a bare tensor, such as a position embedding."""
+    return tensor[tuple(slice(n) for n in shape)]
+
+
+class Supernet(nn.Module):
+    """Shared weights of a `SearchSpace`; every member runs on a slice of them.
+
+    Raises:
+        SpaceError: if no member of `space.envelope()` has some slot at its largest.
+
+    >>> supernet = Supernet(space)  # doctest: +SKIP
+    >>> logits = supernet(images, architecture)  # doctest: +SKIP
+    >>> network = supernet.extract(architecture)  # doctest: +SKIP
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__()
+        self.space = space
+        slots = _largest_slots(space)
+        for path, thing in slots:
+            place(self, path, thing)
+        self._bare = {path for path, thing in slots if isinstance(thing, Tensor)}
+        self._shells: dict[Any, _Shell] = {}
+        self._plans: OrderedDict[Architecture, tuple[Plan, list[_Shell]]] = OrderedDict()
+
+    def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
+        """Logits `(N, classes)` of one member for images `(N, C, H, W)`."""
+        steps, shells = self._planned(architecture)
+        for shell in shells:
+            shell.bind(self.training)
+        return execute(steps, images)
+
+    def subnet(self, architecture: Architecture) -> Callable[[Tensor], Tensor]:
+        """The member as a function of images, running on the shared weights."""
+        return lambda images: self(images, architecture)
+
+    def extract(self, architecture: Architecture) -> Network:
+        """A standalone copy of the member, with its slice of weights and batch-norm statistics."""
+        weight = next(self.parameters())
+        network = Network(self.space.graph(architecture)).to(weight.device, weight.dtype)
+        state = self.state_dict()
+        network.load_state_dict(
+            {k: self.slice_of(k, state[k], v.shape).clone() for k, v in network.state_dict().items()}
+        )
+        return network.train(self.training)
+
+    def slice_of(self, name: str, tensor: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
+        """The view of the slot called `name`, or of its gradient, that a member with a tensor of `shape` uses."""
+        return corner(tensor, shape) if name in self._bare else cut(tensor, shape)
+
+    def recalibrate(self, architecture: Architecture, batches: Iterable[Tensor]) -> None:
+        """Replace the batch-norm statistics of a member by those of some batches, each weighted equally."""
+        norms = []
+        for shell in self._planned(architecture)[1]:
+            if isinstance(shell.module, nn.modules.batchnorm._BatchNorm):
+                shell.bind(True)
+                shell.module.reset_running_stats()
+                norms.append(shell.module)
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = None  # a plain average over the batches
+        training = self.training
+        try:
+            self.train()
+            with torch.no_grad():
+                for images in batches:
+                    self(images, architecture)
+        finally:
+            self.train(training)
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+
+    def parameters_of(self, architecture: Architecture) -> set[str]:
+        """Names of the shared parameters that a member uses."""
+        steps, shells = self._planned(architecture)
+        names = {f"{s.path}.{n}" for s in shells for n in s.parameters}
+        names |= {s.node.name for s in steps.steps if s.node.signature.operator.parameter() is not None}
+        return names & {n for n, _ in self.named_parameters()}
+
+    def _planned(self, architecture: Architecture) -> tuple[Plan, list[_Shell]]:
+        if architecture.space != self.space.name:
+            raise SpaceError(f"architecture of space {architecture.space!r}; this supernet is of {self.space.name!r}")
+        if architecture not in self._plans:
+            used: list[_Shell] = []
+            self._plans[architecture] = plan(self.space.graph(architecture), lambda node: self._call(node, used)), used
+            while len(self._plans) > _PLANS:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(architecture)
+        return self._plans[architecture]
+
+    def _call(self, node: Node, used: list[_Shell]) -> Callable[..., Any]:
+        operator = node.signature.operator
+        if operator.parameter() is not None:
+            return self._tensor(node)
+        if node.signature.pure:
+            names = [f"x{i}" for i in range(len(node.inputs))]
+            return function(operator.expression(*names) or "", len(names))
+        key = slot(node), node.signature
+        if key not in self._shells:
+            self._shells[key] = _Shell(self, node)
+        used.append(self._shells[key])
+        return self._shells[key].module
+
+    def _tensor(self, node: Node) -> Callable[[], Tensor]:
+        """A reader of a bare tensor's slice: the first entries of all its axes, as it has no kernel."""
+        with torch.device("meta"):
+            ((_, thing),) = learned(node)
+        read, shape = fetch(self, node.name), _tensor_shapes(node.name, thing)[node.name]
+        return lambda: corner(read(), shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_shells": {}, "_plans": OrderedDict()}
+
+
+class _Shell:
+    """A module of a member's own size whose tensors are slices of the supernet's slot."""
+
+    def __init__(self, supernet: Supernet, node: Node) -> None:
+        self.path = slot(node)
+        with torch.device("meta"):
+            module = make_module(node)
+        if module is None:
+            raise SpaceError(f"node {node.name!r} has no module to bind")
+        self.module: nn.Module = module
+        try:
+            self._slot = supernet.get_submodule(self.path)
+        except AttributeError:
+            raise SpaceError(f"no member of envelope() has node {node.name!r}; add one that has it") from None
+        self._shapes = {**_shapes(module._parameters), **_shapes(module._buffers)}
+        self.parameters = tuple(_shapes(module._parameters))
+        for name in self._shapes:  # plain attributes from here on, so that slices can be bound
+            delattr(module, name)
+
+    def bind(self, training: bool) -> None:
+        """Bind fresh slices; slices of an earlier step belong to an autograd graph that is gone."""
+        attributes = self.module.__dict__
+        for name, shape in self._shapes.items():
+            attributes[name] = cut(getattr(self._slot, name), shape)
+        self.module.training = training
+
+
+def _shapes(tensors: Mapping[str, Tensor | None]) -> dict[str, torch.Size]:
+    return {name: t.shape for name, t in tensors.items() if t is not None}
+
+
+def _largest_slots(space: SearchSpace) -> list[tuple[str, nn.Module | nn.Parameter | Tensor]]:
+    """Every slot of the space, made from the node that has it at its largest."""
+    largest: dict[str, Node] = {}
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    for architecture in space.envelope():
+        for node in space.graph(architecture).simplify().nodes:
+            if node.signature.pure or (node.name in largest and largest[node.name].signature is node.signature):
+                continue
+            _widen(node, largest, shapes)
+    slots = [thing for node in largest.values() for thing in learned(node)]
+    for path, thing in slots:
+        have = _tensor_shapes(path, thing)
+        if any(have[k] != v for k, v in shapes[path].items()):
+            raise SpaceError(
+                f"no member of envelope() of space {space.name!r} has node {path!r} at its largest in all axes; "
+                f"the members need {shapes[path]}. Override envelope(), or give the node a name for each option"
+            )
+    return slots
+
+
+def _widen(node: Node, largest: dict[str, Node], shapes: dict[str, dict[str, tuple[int, ...]]]) -> None:
+    with torch.device("meta"):
+        made = learned(node)
+    for path, thing in made:
+        new = _tensor_shapes(path, thing)
+        old = shapes.get(path, new)
+        if {k: len(v) for k, v in old.items()} != {k: len(v) for k, v in new.items()}:
+            raise SpaceError(f"node {path!r} means different operators in two members; put the option into its name")
+        shapes[path] = {k: tuple(map(max, old[k], new[k])) for k in new}
+        if path not in largest or math.prod(map(math.prod, new.values())) > math.prod(map(math.prod, old.values())):
+            largest[path] = node
+
+
+def _tensor_shapes(path: str, thing: nn.Module | nn.Parameter | Tensor) -> dict[str, tuple[int, ...]]:
+    if isinstance(thing, nn.Module):
+        return {k: tuple(v.shape) for k, v in thing.state_dict().items()}
+    return {path: tuple(thing.shape)}
