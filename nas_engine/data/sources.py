@@ -1,0 +1,78 @@
+"""Kinds of data sources: a function from a request to raw arrays, filed by name in `SOURCES`.
+
+A specification is `KIND:ARGUMENT` or the bare name of a set. A source only reads; checking, splitting and
+statistics are the same for all of them and live in load.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from search_spaces.errors import DataError
+from search_spaces.registry import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a source is asked for.
+
+    Attributes:
+        argument: the part of the specification behind the colon; "" where there is none.
+        root: folder for downloaded sets; None for the user's cache directory.
+        image_size: side in pixels that the images should be resized to while they are read, where reading them at
+            full size would cost memory; arrays may be returned at their own size, load.py resizes them.
+    """
+
+    argument: str
+    root: Path | None = None
+    image_size: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RawImages:
+    """What a source returns.
+
+    Shapes:
+        train_x, test_x: (N, C, H, W) uint8 or float32; train_y, test_y: (N,) integers.
+
+    Attributes:
+        title: what the data is, for the description.
+        test_x, test_y: None where the source has no test part; one is split off then.
+        classes: class names in label order; None to call the classes by their numbers.
+        flip: whether a mirrored image keeps its class; None to go by colour.
+        notes: sentences for the description: what was left out or assumed.
+    """
+
+    title: str
+    train_x: np.ndarray
+    train_y: np.ndarray
+    test_x: np.ndarray | None = None
+    test_y: np.ndarray | None = None
+    classes: tuple[str, ...] | None = None
+    flip: bool | None = None
+    notes: tuple[str, ...] = ()
+
+
+Source = Callable[[Request], RawImages]
+
+SOURCES: Registry[Source] = Registry("kind of data source", DataError)
+
+
+@SOURCES.register("digits")
+def read_digits(request: Request) -> RawImages:
+    """scikit-learn's 1,797 handwritten digits, 8 x 8 grey, 0..1 float32; part of the package, nothing is downloaded."""
+    if request.argument:
+        raise DataError(f"digits takes nothing behind the colon, but got {request.argument!r}: write 'digits'")
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = (bunch.images / 16).astype(np.float32)[:, None]  # 17 grey levels, exact in float32
+    names = tuple(str(name) for name in bunch.target_names)
+    return RawImages("scikit-learn digits", images, bunch.target.astype(np.int64), classes=names, flip=False)
