@@ -1,0 +1,400 @@
+"""The one YAML file of a run: typed, with unknown keys refused and a did-you-mean.
+
+Sections follow the stages of a run. What a stage depends on is the sections that it names (see `pipeline`),
+so a change that only concerns later stages does not repeat earlier ones.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import reprlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from search_spaces.errors import ConfigError, did_you_mean
+
+COSTS = ("params", "macs", "activation_bytes", "bytes_moved", "latency_ms")
+_BOUND = re.compile(r"^\s*([a-z_]+)\s*(<=|<|>=|>)\s*([0-9.eE+_-]+)\s*$")
+_NUMBERS = (int, float, int | None, float | None)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that reads `1e-3` as a number, as YAML 1.2 does, and refuses a key that is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                mark = node.value[i][0].start_mark
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+class Section(BaseModel):
+    """A part of the configuration; unknown keys are errors, an empty section means its defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_yaml(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        for key, value in data.items():
+            if isinstance(value, bool) and key in cls.model_fields and cls.model_fields[key].annotation in _NUMBERS:
+                raise ValueError(f"{key} is a number, got {str(value).lower()}")
+        return {k: v for k, v in data.items() if v is not None or not _is_section(cls, k)}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A limit on a cost or on accuracy, as written: `latency_ms <= 2.0`."""
+
+    metric: str
+    operator: str
+    value: float
+
+    @classmethod
+    def parse(cls, text: str) -> Bound:
+        match = _BOUND.match(text)
+        if match is None:
+            raise ValueError(f"constraint {text!r} is not of the form 'latency_ms <= 2.0'")
+        metric, operator, value = match.groups()
+        if metric not in (*COSTS, "accuracy"):
+            raise ValueError(f"unknown metric {metric!r} in a constraint: {did_you_mean(metric, (*COSTS, 'accuracy'))}")
+        try:
+            return cls(metric, operator, float(value.replace("_", "")))
+        except ValueError:
+            raise ValueError(f"constraint {text!r} does not end with a number") from None
+
+    def holds(self, value: float) -> bool:
+        match self.operator:
+            case "<=":
+                return value <= self.value
+            case "<":
+                return value < self.value
+            case ">=":
+                return value >= self.value
+            case _:
+                return value > self.value
+
+    def excess(self, value: float) -> float:
+        """How far a value is from meeting the bound, relative to it; zero or less where it is met."""
+        gap = value - self.value if self.operator.startswith("<") else self.value - value
+        return gap / max(abs(self.value), 1e-12)
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.operator} {self.value:g}"
+
+
+class Data(Section):
+    """Which images, and how they are split."""
+
+    source: str = "digits"
+    validation: float = Field(0.2, gt=0, lt=1)
+    limit: int | None = Field(None, ge=20)
+    image_size: int | None = Field(None, ge=4)
+    augment: dict[str, Any] | None = None
+
+    @field_validator("augment")
+    @classmethod
+    def _known_augmentations(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value:
+            from .data.augment import Augment
+
+            allowed = [f.name for f in fields(Augment)]
+            for key in value:
+                if key not in allowed:
+                    raise ValueError(f"unknown augmentation {key!r}: {did_you_mean(key, allowed)}")
+            try:
+                Augment(**value)
+            except ConfigError as e:
+                raise ValueError(str(e)) from None
+        return value
+
+
+class Device(Section):
+    """The device whose latency counts, and how it is measured."""
+
+    name: Literal["cpu", "cuda"] = "cpu"
+    threads: int = Field(1, ge=1)
+    runtime: Literal["torch", "onnxruntime"] = "torch"
+    batch: int = Field(1, ge=1)
+    measure_seconds: float = Field(120.0, gt=0)
+
+
+class Space(BaseModel):
+    """The search space: its name, and further keys that its constructor takes."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = "nasbench201"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Optimizer(Section):
+    """Stochastic gradient descent with Nesterov momentum and a cosine schedule after a warm-up."""
+
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    warmup_epochs: float = Field(1.0, ge=0)
+    clip_norm: float | None = Field(5.0, gt=0)
+
+
+class Supernet(Section):
+    """Training of the shared weights.
+
+    strategy: `uniform` (one random member a step), `fair` (every option of every choice once an optimiser step,
+    FairNAS), `sandwich` (largest, smallest and random members with in-place distillation, BigNAS).
+    """
+
+    strategy: Literal["uniform", "fair", "sandwich"] = "uniform"
+    epochs: int = Field(40, ge=1)
+    random_members: int = Field(2, ge=1)
+    optimizer: Optimizer = Optimizer()
+
+
+class Sample(Section):
+    """Scoring of members by the supernet."""
+
+    architectures: int = Field(200, ge=10)
+    images: int | None = Field(None, ge=1)
+    recalibration_batches: int = Field(4, ge=1)
+    batch_size: int = Field(256, ge=1)
+    workers: int = Field(2, ge=1)
+    held_out: float = Field(0.25, gt=0, lt=1)
+
+
+class Predictor(BaseModel):
+    """The predictor: its name, and further keys that its settings take."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = "gcn"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Table(Section):
+    """The lookup table: the whole space where it has at most `whole_up_to` members, else `rows` of them."""
+
+    rows: int = Field(100_000, ge=10)
+    whole_up_to: int = Field(2_000_000, ge=0)
+    workers: int = Field(2, ge=1)
+
+
+class Search(Section):
+    """Ray Tune trials that train candidates."""
+
+    sampler: str = "predicted"
+    trials: int = Field(12, ge=1)
+    epochs: int = Field(20, ge=1)
+    concurrency: int = Field(1, ge=1)
+    inherit: bool = True
+    grace_epochs: int = Field(4, ge=1)
+    reduction: int = Field(3, ge=2)
+    max_failures: int = Field(2, ge=0)
+    threads: int | None = Field(None, ge=1)
+    optimizer: Optimizer = Optimizer()
+
+    @property
+    def training_threads(self) -> int:
+        """Threads of one candidate's training; by default the cores are shared out."""
+        return self.threads or max(1, (os.cpu_count() or 1) // self.concurrency)
+
+
+class Export(Section):
+    """What is handed back."""
+
+    networks: int = Field(3, ge=1)
+    formats: tuple[str, ...] = ("model.py", "torch_export", "onnx")
+
+
+class Config(Section):
+    """Everything a run is asked for. Defaults are a small search on the embedded digits.
+
+    threads: of the supernet's training; None for all cores.
+    """
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(0, ge=0)
+    results: Path = Path("results")
+    threads: int | None = Field(None, ge=1)
+    data: Data = Data()
+    device: Device = Device()
+    space: Space = Space()
+    objectives: dict[str, Literal["max", "min"]] = {"accuracy": "max", "latency_ms": "min"}
+    constraints: tuple[str, ...] = ()
+    supernet: Supernet = Supernet()
+    sample: Sample = Sample()
+    predictor: Predictor = Predictor()
+    table: Table = Table()
+    search: Search = Search()
+    export: Export = Export()
+
+    @field_validator("objectives")
+    @classmethod
+    def _known_objectives(cls, value: dict[str, str]) -> dict[str, str]:
+        if value.get("accuracy") != "max":
+            raise ValueError("objectives need 'accuracy: max'; costs beside it are 'min'")
+        for metric, direction in value.items():
+            if metric != "accuracy" and metric not in COSTS:
+                raise ValueError(f"unknown objective {metric!r}: {did_you_mean(metric, ('accuracy', *COSTS))}")
+            if metric != "accuracy" and direction != "min":
+                raise ValueError(f"objective {metric!r} is a cost and can only be 'min'")
+        return value
+
+    @field_validator("constraints", mode="before")
+    @classmethod
+    def _bounds(cls, value: Any) -> Any:
+        value = [value] if isinstance(value, str) else value or []
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"constraints are a list such as ['latency_ms <= 2.0'], got {value!r}")
+        for text in value:
+            Bound.parse(str(text))
+        return tuple(str(v) for v in value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.search.grace_epochs > self.search.epochs:
+            raise ValueError(
+                f"search.grace_epochs {self.search.grace_epochs} exceeds search.epochs {self.search.epochs}"
+            )
+        return self
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        return tuple(Bound.parse(c) for c in self.constraints)
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """All costs the run reports; latency is always among them."""
+        return COSTS
+
+    @property
+    def training_threads(self) -> int:
+        """Threads of the supernet's training; by default all cores."""
+        return self.threads or os.cpu_count() or 1
+
+    @property
+    def directory(self) -> Path:
+        return self.results / self.name
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
+    """Read a YAML file, apply `a.b=value` overrides, validate.
+
+    Raises:
+        ConfigError: one line that names the key, what came, and what is allowed.
+    """
+    if path is None:
+        return parse_config("name: run", "defaults", overrides)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"no file {str(path)!r}; write one with: nas-engine init {path}") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"cannot read {str(path)!r}: {e}") from None
+    return parse_config(text, path, overrides)
+
+
+def parse_config(text: str, path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """The configuration in the text of a YAML file; `path` gives the run's name where the text does not."""
+    try:
+        loaded = yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except (yaml.YAMLError, RecursionError) as e:
+        raise ConfigError(f"{str(path)!r} is not YAML: {_yaml_problem(e)}") from None
+    if loaded is not None and not isinstance(loaded, dict):
+        raise ConfigError(f"{str(path)!r} holds {type(loaded).__name__}; a mapping of sections is expected")
+    data: dict[str, Any] = {"name": name_from(path), **(loaded or {})}
+    for override in overrides:
+        _override(data, override)
+    return make_config(data)
+
+
+def name_from(path: str | Path) -> str:
+    """The name of a run whose configuration names none: that of its file, as far as it can be one.
+
+    >>> name_from("my searches/first try.yaml")
+    'first-try'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).stem).strip("-._") or "run"
+
+
+def make_config(data: Mapping[str, Any] | Config) -> Config:
+    """Validate a mapping; a `Config` passes through."""
+    if isinstance(data, Config):
+        return data
+    try:
+        return Config.model_validate(dict(data))
+    except ValidationError as e:
+        raise ConfigError(_message(e)) from None
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r} is not of the form a.b=value")
+    *folders, last = key.strip().split(".")
+    for folder in folders:
+        inner = data.setdefault(folder, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {text!r}: {folder!r} is a value, not a section")
+        data = inner
+    try:
+        data[last] = yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError:
+        data[last] = value
+
+
+def _yaml_problem(error: Exception) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"line {mark.line + 1}: {problem}" if mark and problem else " ".join(str(error).split())
+
+
+def _message(error: ValidationError) -> str:
+    parts = []
+    for item in error.errors():
+        where = ".".join(str(p) for p in item["loc"])
+        if item["type"] == "extra_forbidden":
+            parts.append(f"unknown key {where!r}: {did_you_mean(str(item['loc'][-1]), _keys_beside(item['loc']))}")
+        else:
+            text = re.sub(r"a valid dictionary or instance of \w+", "a section of keys", item["msg"])
+            text = text.removeprefix("Value error, ")
+            came = "" if item["type"] == "value_error" else f", got {reprlib.repr(item['input'])}"
+            parts.append(f"{where}: {text}{came}" if where else text)
+    return "; ".join(parts)
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in location[:-1]:
+        if not _is_section(model, str(part)):
+            return []
+        model = cast("type[BaseModel]", model.model_fields[str(part)].annotation)
+    return list(model.model_fields)
+
+
+def _is_section(model: type[BaseModel], key: str) -> bool:
+    annotation = model.model_fields[key].annotation if key in model.model_fields else None
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

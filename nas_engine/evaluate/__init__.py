@@ -1,0 +1,6 @@
+"""Judging networks: accuracy of a module, and of supernet members with recalibrated batch norms."""
+
+from .accuracy import Accuracy, accuracy
+from .members import MemberScore, MemberScorer
+
+__all__ = ["Accuracy", "MemberScore", "MemberScorer", "accuracy"]

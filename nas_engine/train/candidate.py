@@ -1,0 +1,158 @@
+"""Training one candidate of a search: a request that travels as JSON, and the loop behind it.
+
+A trial process knows nothing but the request; it reads the data once, takes the candidate's slice of the
+supernet, trains it and reports each epoch after the checkpoint of that epoch is on the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from search_spaces import Network, SearchSpace, Supernet, make_space
+from search_spaces.errors import RunError
+
+from ..config import Config, Data, Optimizer
+from ..data import Augment, DataSplits, load_data
+from ..evaluate import accuracy
+from ..files import read_torch
+from .loop import train
+from .programs import NetworkProgram
+
+
+class Candidate(BaseModel):
+    """A request to train one architecture; plain values only, so that it travels between processes.
+
+    Attributes:
+        space, parameters: what `make_space` takes.
+        code: the architecture.
+        data, seed: the data section and the run's seed (which fixes the validation split).
+        trial_seed: seed of this training.
+        supernet: weights to start from, None to start afresh.
+        checkpoint: where the training is saved after each epoch.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    space: str
+    parameters: dict[str, object]
+    code: str
+    data: Data
+    seed: int
+    trial_seed: int
+    epochs: int
+    optimizer: Optimizer
+    device: str = "cpu"
+    threads: int = 1
+    supernet: Path | None = None
+    checkpoint: Path
+
+
+class CandidateResult(BaseModel):
+    """One epoch of a candidate, on the validation part. Accuracy is a fraction."""
+
+    epoch: int
+    accuracy: float
+    loss: float
+    train_loss: float
+    seconds: float
+
+
+def candidate_of(config: Config, space: SearchSpace, code: str, trial: int, directory: Path) -> Candidate:
+    """The request for trial number `trial` of a run whose directory is `directory`."""
+    search = config.search
+    return Candidate(
+        space=config.space.name,
+        parameters={**config.space.parameters, "input_shape": space.input_shape, "classes": space.classes},
+        code=code,
+        data=config.data,
+        seed=config.seed,
+        trial_seed=config.seed * 100_003 + trial + 1,
+        epochs=search.epochs,
+        optimizer=search.optimizer,
+        device=config.device.name,
+        threads=search.training_threads,
+        supernet=directory / "supernet" / "weights.safetensors" if search.inherit else None,
+        checkpoint=directory / "search" / "trials" / f"{trial:04d}.pt",
+    )
+
+
+def train_candidate(request: Candidate) -> Iterator[CandidateResult]:
+    """Train, yielding each epoch that the checkpoint does not hold yet.
+
+    Raises:
+        DivergedError: the loss is no longer a number.
+        DataError: the data cannot be read.
+    """
+    torch.set_num_threads(request.threads)
+    data = shared_data(request.data, request.seed, request.device)
+    space = make_space(request.space, request.parameters)
+    torch.manual_seed(request.trial_seed)
+    network = initial_network(space, request.code, request.supernet)
+    epochs = train(
+        NetworkProgram(network, request.optimizer.label_smoothing),
+        data,
+        request.optimizer,
+        epochs=request.epochs,
+        seed=request.trial_seed,
+        augment=augmentation(request.data, data),
+        checkpoint=request.checkpoint,
+        device=request.device,
+    )
+    for epoch in epochs:
+        measured = accuracy(network, data.validation, data.normaliser, device=request.device)
+        yield CandidateResult(
+            epoch=epoch.epoch,
+            accuracy=measured.accuracy,
+            loss=measured.loss,
+            train_loss=epoch.loss,
+            seconds=epoch.seconds,
+        )
+
+
+def load_candidate(space: SearchSpace, code: str, checkpoint: Path) -> tuple[Network, int]:
+    """The trained network of a trial, in evaluation mode, and how many epochs it was trained."""
+    network = Network(space.graph(space.decode(code)))
+    try:
+        state = read_torch(checkpoint)
+    except FileNotFoundError:
+        raise RunError(f"no weights at {checkpoint}; start the run again with its command") from None
+    network.load_state_dict(state["module"])
+    return network.eval(), len(state["history"])
+
+
+def initial_network(space: SearchSpace, code: str, supernet: Path | None) -> Network:
+    """A candidate before its training: fresh, or with its slice of the supernet's weights."""
+    architecture = space.decode(code)
+    if supernet is None:
+        return Network(space.graph(architecture))
+    return load_supernet(space, supernet).extract(architecture)
+
+
+def load_supernet(space: SearchSpace, weights: Path) -> Supernet:
+    """The trained supernet of a run."""
+    from safetensors.torch import load_file
+
+    net = Supernet(space)
+    try:
+        net.load_state_dict(load_file(weights))
+    except FileNotFoundError:
+        raise RunError(f"no supernet weights at {weights}; start the run again with its command") from None
+    return net.eval()
+
+
+@lru_cache(maxsize=2)
+def shared_data(data: Data, seed: int, device: str = "cpu") -> DataSplits:
+    """The data of a run, read once a process."""
+    splits = load_data(data.source, validation=data.validation, seed=seed, limit=data.limit, image_size=data.image_size)
+    return splits if device == "cpu" else splits.to(device)
+
+
+def augmentation(section: Data, data: DataSplits) -> Augment | None:
+    """The augmentation the user asked for, else the one that suits the source; an empty mapping means none."""
+    if section.augment is None:
+        return data.augment
+    return Augment(**section.augment) if section.augment else None

@@ -1,0 +1,107 @@
+"""What the loop trains: a network by its labels, a supernet by one of three samplings of its members."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces import Architecture, SearchSpace, Supernet
+from search_spaces.errors import ConfigError, did_you_mean
+
+from ..config import Supernet as SupernetSettings
+
+
+class NetworkProgram:
+    """A network trained by cross-entropy."""
+
+    def __init__(self, module: nn.Module, label_smoothing: float = 0.0) -> None:
+        self.module = module
+        self._smoothing = label_smoothing
+
+    def backward(self, images: Tensor, labels: Tensor, epoch: int, step: int) -> Tensor:
+        loss = F.cross_entropy(self.module(images), labels, label_smoothing=self._smoothing)
+        loss.backward()
+        return loss.detach()
+
+
+class SupernetProgram:
+    """A supernet trained by uniform single-path sampling (Guo et al. 2019): one random member a step."""
+
+    def __init__(self, module: Supernet, seed: int, settings: SupernetSettings) -> None:
+        self.module = module
+        self.settings = settings
+        self._seed = seed
+        self._smoothing = settings.optimizer.label_smoothing
+
+    @property
+    def space(self) -> SearchSpace:
+        return self.module.space
+
+    def rng(self, epoch: int, step: int) -> np.random.Generator:
+        """The generator of one step."""
+        return np.random.default_rng([self._seed, epoch, step])
+
+    def members(self, epoch: int, step: int) -> list[Architecture]:
+        """The members trained in a step; their gradients are averaged."""
+        return [self.space.canonical(self.space.sample(self.rng(epoch, step)))]
+
+    def backward(self, images: Tensor, labels: Tensor, epoch: int, step: int) -> Tensor:
+        members = self.members(epoch, step)
+        total = torch.zeros((), device=images.device)
+        for member in members:
+            loss = F.cross_entropy(self.module(images, member), labels, label_smoothing=self._smoothing)
+            (loss / len(members)).backward()
+            total += loss.detach() / len(members)
+        return total
+
+
+class FairProgram(SupernetProgram):
+    """Strict fairness (FairNAS, Chu et al. 2021): every option of every choice is trained equally often in each step.
+
+    Each choice draws a permutation of its options; as many members as the longest choice has options are run
+    and their gradients accumulated. A choice with fewer options repeats its permutation.
+    """
+
+    def members(self, epoch: int, step: int) -> list[Architecture]:
+        rng = self.rng(epoch, step)
+        counts = [len(c.options) for c in self.space.choices]
+        orders = [rng.permutation(n) for n in counts]
+        return [
+            self.space.from_indices([int(order[i % n]) for order, n in zip(orders, counts, strict=True)])
+            for i in range(max(counts))
+        ]
+
+
+class SandwichProgram(SupernetProgram):
+    """Sandwich rule with in-place distillation (Yu et al. 2020): largest, smallest and some random members a step.
+
+    The largest learns from the labels, the others from the largest's soft predictions.
+    """
+
+    def members(self, epoch: int, step: int) -> list[Architecture]:
+        rng = self.rng(epoch, step)
+        ends = [[len(c.options) - 1 for c in self.space.choices], [0] * len(self.space.choices)]
+        drawn = [self.space.sample(rng) for _ in range(self.settings.random_members)]
+        return [*(self.space.from_indices(e) for e in ends), *drawn]
+
+    def backward(self, images: Tensor, labels: Tensor, epoch: int, step: int) -> Tensor:
+        largest, *others = self.members(epoch, step)
+        logits = self.module(images, largest)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self._smoothing)
+        loss.backward()
+        soft = logits.detach().softmax(-1)
+        for member in others:
+            F.cross_entropy(self.module(images, member), soft).backward()
+        return loss.detach()
+
+
+_PROGRAMS = {"uniform": SupernetProgram, "fair": FairProgram, "sandwich": SandwichProgram}
+
+
+def supernet_program(supernet: Supernet, seed: int, settings: SupernetSettings) -> SupernetProgram:
+    """The program of `settings.strategy`."""
+    if settings.strategy not in _PROGRAMS:
+        raise ConfigError(f"unknown strategy {settings.strategy!r}: {did_you_mean(settings.strategy, _PROGRAMS)}")
+    return _PROGRAMS[settings.strategy](supernet, seed, settings)

@@ -1,0 +1,104 @@
+"""The training loop: it learns, resumes exactly, and tells a divergence."""
+
+from __future__ import annotations
+
+from itertools import islice, pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas_engine.config import Optimizer
+from nas_engine.data import DataSplits, load_data
+from nas_engine.evaluate import accuracy
+from nas_engine.train import Epoch, NetworkProgram, finished_epochs, train
+from nas_engine.train.loop import DivergedError, learning_rate, make_optimizer
+from search_spaces import GraphBuilder, Network
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSplits:
+    return load_data("digits", limit=400)
+
+
+def small() -> Network:
+    torch.manual_seed(1)
+    g = GraphBuilder((1, 8, 8))
+    x = g.add("conv_bn_act", g.input, name="a", out_channels=8)
+    x = g.add("conv_bn_act", x, name="b", out_channels=16, stride=2)
+    return Network(g.build(g.add("classifier", x, name="head", classes=10)))
+
+
+def fit(network: Network, data: DataSplits, epochs: int, checkpoint: Path | None = None, of: int = 4) -> list[Epoch]:
+    walk = train(
+        NetworkProgram(network),
+        data,
+        Optimizer(batch_size=32),
+        epochs=of,
+        seed=3,
+        augment=data.augment,
+        checkpoint=checkpoint,
+    )
+    return list(islice(walk, epochs))
+
+
+def test_it_learns(digits: DataSplits) -> None:
+    network = small()
+    before = accuracy(network, digits.validation, digits.normaliser)
+    epochs = fit(network, digits, 20, of=20)
+    after = accuracy(network, digits.validation, digits.normaliser)
+    assert [e.epoch for e in epochs] == list(range(1, 21))
+    assert epochs[-1].loss < epochs[0].loss
+    assert after.accuracy > max(0.6, before.accuracy)
+    assert after.images == len(digits.validation)
+
+
+def test_a_resumed_training_ends_as_an_undisturbed_one(digits: DataSplits, tmp_path: Path) -> None:
+    whole = small()
+    fit(whole, digits, 4)
+    broken = small()
+    fit(broken, digits, 2, tmp_path / "c.pt")  # killed after two of four epochs
+    resumed = small()
+    later = fit(resumed, digits, 4, tmp_path / "c.pt")
+    assert [e.epoch for e in later] == [3, 4]
+    assert [e.epoch for e in finished_epochs(tmp_path / "c.pt")] == [1, 2, 3, 4]
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_finished_training_is_not_repeated(digits: DataSplits, tmp_path: Path) -> None:
+    fit(small(), digits, 2, tmp_path / "c.pt", of=2)
+    again = small()
+    assert fit(again, digits, 2, tmp_path / "c.pt", of=2) == []
+    state = torch.load(tmp_path / "c.pt", weights_only=True)["module"]
+    assert all(torch.equal(v, state[k]) for k, v in again.state_dict().items())
+
+
+def test_another_seed_trains_another_network(digits: DataSplits) -> None:
+    a, b = small(), small()
+    list(train(NetworkProgram(a), digits, Optimizer(), epochs=1, seed=0))
+    list(train(NetworkProgram(b), digits, Optimizer(), epochs=1, seed=1))
+    assert not torch.equal(a.get_submodule("a.conv").weight, b.get_submodule("a.conv").weight)
+
+
+def test_divergence_is_told(digits: DataSplits) -> None:
+    wild = Optimizer(learning_rate=1e30, clip_norm=None, warmup_epochs=0)
+    with pytest.raises(DivergedError, match="learning rate"):
+        list(train(NetworkProgram(small()), digits, wild, epochs=3, seed=0))
+
+
+def test_norms_and_biases_do_not_decay() -> None:
+    decayed, free = make_optimizer(small(), Optimizer(weight_decay=0.1)).param_groups
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert all(p.ndim == 1 for p in free["params"])
+
+
+def test_the_rate_warms_up_and_anneals_to_zero() -> None:
+    settings = Optimizer(learning_rate=1.0, warmup_epochs=1.0)
+    rates = [learning_rate(settings, e / 10, 10) for e in range(101)]
+    assert rates[0] < 0.05
+    assert max(rates) == pytest.approx(1.0, abs=0.01)
+    assert rates.index(max(rates)) == pytest.approx(10, abs=1)
+    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
+    assert all(a >= b for a, b in pairwise(rates[11:]))
