@@ -1,0 +1,64 @@
+"""Searching with Ray and Optuna: long-lived actors, samplers, and the trials that train candidates.
+
+`search(SearchJob(...))` runs or continues a search, `read_trials(directory)` reads one; `score_members` and
+`build_table` spread work over actors; `samplers` and `PredictedSampler` are ordinary Optuna samplers. Nothing of Ray
+or Optuna is imported before one of these is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .history import TrialSummary, read_trials
+
+if TYPE_CHECKING:
+    from .conductor import SearchJob, SearchOutcome
+    from .members import MemberJob, score_members
+    from .predicted import PredictedSampler
+    from .sampling import SamplerSettings, architecture_of, distributions, make_sampler, samplers
+    from .simulation import recorded, search_recorded
+    from .tables import TableJob, build_table
+    from .trials import search
+
+_LAZY = {
+    "MemberJob": ".members",
+    "PredictedSampler": ".predicted",
+    "SamplerSettings": ".sampling",
+    "SearchJob": ".conductor",
+    "SearchOutcome": ".conductor",
+    "TableJob": ".tables",
+    "architecture_of": ".sampling",
+    "build_table": ".tables",
+    "distributions": ".sampling",
+    "make_sampler": ".sampling",
+    "recorded": ".simulation",
+    "samplers": ".sampling",
+    "score_members": ".members",
+    "search": ".trials",
+    "search_recorded": ".simulation",
+}
+
+__all__ = [
+    "MemberJob",
+    "PredictedSampler",
+    "SamplerSettings",
+    "SearchJob",
+    "SearchOutcome",
+    "TableJob",
+    "TrialSummary",
+    "architecture_of",
+    "build_table",
+    "distributions",
+    "make_sampler",
+    "read_trials",
+    "recorded",
+    "samplers",
+    "score_members",
+    "search",
+    "search_recorded",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,158 @@
+"""A sampler that proposes from the lookup table: Thompson draws of accuracy, traded against costs by random weights.
+
+Every row's accuracy is drawn from its predicted mean and deviation, so that a row is proposed as often as it may
+be the best; a weight drawn for each trial walks the proposals along the whole Pareto front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from predictors.table import LookupTable, pareto
+from search_spaces import SearchSpace
+
+from ..config import Bound
+from .sampling import architecture_of, distributions, trial_seed, where
+
+_AUGMENTATION = 0.05  # rho of Knowles 2006, so that among equal worst losses the sum decides
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a table that satisfy the bounds and lack nothing.
+
+    Shapes:
+        codes: `(n,)`, sorted; accuracy, std: `(n,)`; costs: `(n, k)` in the order of the objectives that are costs.
+    """
+
+    codes: np.ndarray
+    accuracy: np.ndarray
+    std: np.ndarray
+    costs: np.ndarray
+
+    @classmethod
+    def read(cls, table: LookupTable, costs: Sequence[str], bounds: Sequence[Bound]) -> _Rows:
+        frame = table.query(where(bounds), columns=["code", "accuracy", "accuracy_std", *costs]).dropna()
+        codes = frame["code"].to_numpy().astype("S")
+        order = np.argsort(codes)
+        return cls(
+            codes[order],
+            frame["accuracy"].to_numpy(dtype=float)[order],
+            frame["accuracy_std"].to_numpy(dtype=float)[order],
+            frame[list(costs)].to_numpy(dtype=float)[order].reshape(len(order), len(costs)),
+        )
+
+    def find(self, code: str) -> int | None:
+        """The row of an architecture."""
+        place = int(np.searchsorted(self.codes, code.encode()))
+        return place if place < len(self.codes) and self.codes[place] == code.encode() else None
+
+
+class PredictedSampler(BaseSampler):
+    """Proposes rows of a lookup table by Thompson sampling (Thompson 1933) and augmented Chebyshev scalarisation.
+
+    For trial t, with a generator seeded by (seed, t): accuracies a_i ~ N(mean_i, std_i^2), weights w uniform on
+    the simplex, losses l_ij scaled to 0 (best) to 1 (worst) over the predicted Pareto front; the row proposed minimises
+    `max_j w_j l_ij + rho sum_j w_j l_ij` (ParEGO, Knowles 2006, eq. 2), rows proposed before left out. With
+    accuracy as the only objective that is the row of highest draw. Once every row was proposed it draws at random.
+
+    >>> study = optuna.create_study(sampler=PredictedSampler(space, "table.parquet"))  # doctest: +SKIP
+    >>> trial = study.ask(distributions(space))  # doctest: +SKIP
+
+    Args:
+        space: whose choices are the study's parameters.
+        table: the lookup table, or its path.
+        objectives: metrics to `max` or `min`: `accuracy`, and costs of the table.
+        bounds: on costs; only rows that satisfy them are proposed. One on accuracy is not applied to predictions.
+        seed: with the number of a trial, decides its draw.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        table: LookupTable | Path | str,
+        *,
+        objectives: Mapping[str, str] | None = None,
+        bounds: Sequence[Bound] = (),
+        seed: int = 0,
+    ) -> None:
+        self._space = space
+        self._table = table
+        self._objectives = dict(objectives or {"accuracy": "max"})
+        self._bounds = tuple(bounds)
+        self._seed = seed
+
+    @cached_property
+    def _rows(self) -> _Rows:
+        table = self._table if isinstance(self._table, LookupTable) else LookupTable.open(Path(self._table))
+        return _Rows.read(table, self._cost_names, self._bounds)
+
+    @property
+    def _cost_names(self) -> list[str]:
+        return [name for name in self._objectives if name != "accuracy"]
+
+    @cached_property
+    def _scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """Losses of the ideal and of the nadir point of the predicted front, each `(1 + k,)`."""
+        losses = self._losses(self._rows.accuracy)
+        front = losses[pareto(losses)]
+        return front.min(axis=0), front.max(axis=0)
+
+    def _losses(self, accuracy: np.ndarray) -> np.ndarray:
+        """Objectives to be minimised, `(n, 1 + k)`."""
+        return np.column_stack([-accuracy, self._rows.costs])
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {name: d for name, d in distributions(self._space).items() if not d.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        row = self._choose(trial.number, self._proposed(study, trial))
+        if row is None:
+            return {}
+        values = self._space.decode(self._rows.codes[row].decode()).values
+        return {name: value for name, value in values.items() if name in search_space}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A parameter that is no choice of the space, or any once the table is used up: at random."""
+        seed = trial_seed(trial_seed(self._seed, trial.number), sum(param_name.encode()))
+        return RandomSampler(seed=seed).sample_independent(study, trial, param_name, param_distribution)
+
+    def _choose(self, number: int, proposed: list[int]) -> int | None:
+        rows = self._rows
+        if len(proposed) >= len(rows.codes):
+            return None
+        rng = np.random.default_rng([self._seed, number])
+        drawn = rows.accuracy + rows.std * rng.standard_normal(len(rows.codes))
+        score = self._scalarised(drawn, rng)
+        score[proposed] = np.inf
+        return int(score.argmin())
+
+    def _scalarised(self, accuracy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        losses = self._losses(accuracy)
+        if losses.shape[1] == 1:
+            return losses[:, 0]
+        ideal, nadir = self._scale
+        weighted = rng.dirichlet(np.ones(losses.shape[1])) * (losses - ideal) / np.maximum(nadir - ideal, 1e-12)
+        return np.asarray(weighted.max(axis=1) + _AUGMENTATION * weighted.sum(axis=1))
+
+    def _proposed(self, study: Study, trial: FrozenTrial) -> list[int]:
+        """Rows that other trials of the study hold, whatever became of them."""
+        names = {choice.name for choice in self._space.choices}
+        others = (o for o in study.get_trials(deepcopy=False) if o.number != trial.number and names & set(o.params))
+        codes = {self._space.canonical(architecture_of(self._space, o.params)).code for o in others}
+        rows = (self._rows.find(code) for code in codes)
+        return [row for row in rows if row is not None]

@@ -1,0 +1,188 @@
+"""Ray Tune runs the trials that a conductor decides on.
+
+Tune is given a searcher, a scheduler and a stopper that only pass questions on to the conductor in this process; what
+Tune pickles of them is a key. Its own storage is thrown away: resuming means reading the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from search_spaces.errors import RunError
+
+from . import cluster
+from .conductor import Conductor, SearchJob, SearchOutcome
+
+cluster.quiet_ray()
+
+from ray import tune  # noqa: E402 (settings come before the import)
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
+from ray.tune.search import ConcurrencyLimiter, Searcher  # noqa: E402
+
+T = TypeVar("T")
+
+
+def search(job: SearchJob) -> SearchOutcome:
+    """Run or continue a search; `search/trials.jsonl` under the job's directory is the result.
+
+    Raises:
+        UnsatisfiableError: the bounds leave nothing to try.
+        RunError: the record is damaged or cannot be written, or Ray ended before its time.
+    """
+    conductor = Conductor(job)
+    if conductor.remaining and not job.stop():
+        run_trials(job, conductor)
+    return conductor.outcome()
+
+
+def run_trials(job: SearchJob, conductor: Conductor) -> None:
+    """Run what the conductor still has to run, `search.concurrency` trials at a time."""
+    from .worker import one_line
+
+    settings = job.config.search
+    cluster.start(settings.concurrency * settings.training_threads)
+    cluster.demand(settings.training_threads, gpu=job.config.device.name == "cuda")
+    bridge = _Bridge(job, conductor)
+    key = str(job.directory)
+    _BRIDGES[key] = bridge
+    try:
+        _tuner(job, key, conductor.remaining).fit()
+    except tune.TuneError as e:
+        early = RunError(f"Ray Tune ended early ({one_line(e)}); start again with the same command")
+        bridge.error = bridge.error or early
+    finally:
+        del _BRIDGES[key]
+    if bridge.error is not None:
+        raise bridge.error
+    if not job.stop() and conductor.outcome().state == "interrupted":
+        raise RunError("Ray Tune ended before all trials did; start again with the same command")
+
+
+def _tuner(job: SearchJob, key: str, samples: int) -> tune.Tuner:
+    from .worker import tune_trial
+
+    settings = job.config.search
+    gpus = cluster.gpu_share(settings.concurrency) if job.config.device.name == "cuda" else 0.0
+    resources = {"cpu": settings.training_threads, "gpu": gpus}
+    return tune.Tuner(
+        tune.with_resources(tune_trial, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=ConcurrencyLimiter(_Searcher(key), max_concurrent=settings.concurrency),
+            scheduler=_Scheduler(key),
+            num_samples=samples,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=str(cluster.scratch()),
+            failure_config=tune.FailureConfig(max_failures=settings.max_failures),
+            stop=_Stopper(key),
+            verbose=0,
+        ),
+    )
+
+
+class _Bridge:
+    """What stays in this process: the conductor, and the first error that occurred in it under Tune's loop."""
+
+    def __init__(self, job: SearchJob, conductor: Conductor) -> None:
+        self.job = job
+        self.conductor = conductor
+        self.error: Exception | None = None
+        self.numbers: dict[str, int] = {}
+        self.reasons: dict[str, str] = {}
+
+    def call(self, otherwise: T, ask: Callable[[], T]) -> T:
+        """Tune wraps errors of its hooks into texts; they are kept as they are, and the search is stopped."""
+        try:
+            return ask() if self.error is None else otherwise
+        except Exception as e:
+            self.error = e
+            return otherwise
+
+    def stop(self) -> bool:
+        return self.error is not None or self.job.stop()
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        from ..train.candidate import candidate_of
+        from .worker import remove_damaged
+
+        trial = None if self.stop() else self.conductor.next()
+        if trial is None:
+            return str(Searcher.FINISHED)
+        self.numbers[trial_id] = trial.number
+        request = candidate_of(self.job.config, self.job.space, trial.code, trial.number, self.job.directory.absolute())
+        remove_damaged(request.checkpoint)
+        return {"trial": trial.number, "request": request.model_dump_json()}
+
+    def report(self, trial_id: str, result: dict[str, Any]) -> str:
+        number = self.numbers[trial_id]
+        if "error" in result:
+            self.reasons[trial_id] = result["error"]
+            return str(TrialScheduler.CONTINUE)  # to the exception, which Tune may repeat the trial for
+        if "diverged" in result:
+            self.conductor.fail(number, result["diverged"], diverged=True)
+        elif "epoch" in result:
+            self.reasons.pop(trial_id, None)
+            if self.conductor.report(number, result):
+                return str(TrialScheduler.CONTINUE)
+        return str(TrialScheduler.STOP)
+
+    def fail(self, trial_id: str) -> None:
+        failures = self.job.config.search.max_failures + 1
+        died = f"its process died, the last of {failures} times; most likely for want of memory"
+        self.conductor.fail(self.numbers[trial_id], self.reasons.get(trial_id, died))
+
+
+_BRIDGES: dict[str, _Bridge] = {}
+
+
+class _Searcher(Searcher):
+    """Passes Tune's questions for trials on, and that it gave one up."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self._key = key
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        bridge = _BRIDGES[self._key]
+        finished: dict[str, Any] | str = str(Searcher.FINISHED)
+        return bridge.call(finished, lambda: bridge.suggest(trial_id))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial that Tune gave up is noted as failed; the conductor itself ended the others."""
+        bridge = _BRIDGES[self._key]
+        if error:
+            bridge.call(None, lambda: bridge.fail(trial_id))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing is to be saved: the record is."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing was saved."""
+
+
+class _Scheduler(FIFOScheduler):
+    """Passes epochs on."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self._key = key
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        bridge = _BRIDGES[self._key]
+        return bridge.call(str(TrialScheduler.STOP), lambda: bridge.report(trial.trial_id, result))
+
+
+class _Stopper(tune.Stopper):
+    """Ends Tune's loop once the user asks for it or something of ours failed."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return _BRIDGES[self._key].stop()

@@ -1,0 +1,90 @@
+"""What runs in a trial's process: train a candidate, report each epoch, go on from its checkpoint after a loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search_spaces import make_space
+
+from ..evaluate import accuracy
+from ..train import Candidate, CandidateResult, finished_epochs, load_candidate, train_candidate
+from ..train.candidate import shared_data
+from ..train.loop import DivergedError
+
+_LONGEST_ERROR = 300
+
+
+def epochs_of(request: Candidate) -> Iterator[CandidateResult]:
+    """The epochs of a candidate. One that its checkpoint ends with is measured again and comes first.
+
+    An epoch is on the disk before it is reported, so a process may be lost between the two.
+
+    Raises:
+        DivergedError: the loss, in training or on validation images, is no longer a number.
+    """
+    torch.set_num_threads(request.threads)
+    if request.checkpoint.exists():
+        yield _checked(_last_epoch(request))
+    for result in train_candidate(request):
+        yield _checked(result)
+
+
+def _checked(result: CandidateResult) -> CandidateResult:
+    if not math.isfinite(result.loss):
+        raise DivergedError(
+            f"the validation loss became {result.loss} in epoch {result.epoch}; lower the learning rate"
+        )
+    return result
+
+
+def _last_epoch(request: Candidate) -> CandidateResult:
+    """The epoch a checkpoint ends with, measured as `train_candidate` measured it."""
+    last = finished_epochs(request.checkpoint)[-1]
+    network, _ = load_candidate(make_space(request.space, request.parameters), request.code, request.checkpoint)
+    network = network.to(request.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    data = shared_data(request.data, request.seed, request.device)
+    measured = accuracy(network, data.validation, data.normaliser, device=request.device)
+    return CandidateResult(
+        epoch=last.epoch, accuracy=measured.accuracy, loss=measured.loss, train_loss=last.loss, seconds=last.seconds
+    )
+
+
+def tune_trial(config: dict[str, Any]) -> None:
+    """Ray Tune's trainable; `config` holds the request as JSON.
+
+    Divergence is a result: it would come again, so nothing is to be gained by repeating the trial. Other errors are
+    told before they are raised, for Tune hands on the exceptions of a trial as long texts only.
+    """
+    from ray import tune
+
+    try:
+        request = Candidate.model_validate_json(config["request"])
+        for result in epochs_of(request):
+            tune.report(result.model_dump())
+    except DivergedError as e:
+        tune.report({"diverged": str(e)})
+    except Exception as e:
+        tune.report({"error": one_line(e)})
+        raise
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of an error and the last line of its message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"[:_LONGEST_ERROR]
+
+
+def remove_damaged(checkpoint: Path) -> None:
+    """Drop a checkpoint that cannot be read, so that the trial starts afresh instead of failing for ever."""
+    from search_spaces.errors import RunError
+
+    try:
+        if checkpoint.exists():
+            finished_epochs(checkpoint)
+    except (RunError, KeyError, TypeError):
+        checkpoint.unlink(missing_ok=True)
