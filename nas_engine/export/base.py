@@ -1,0 +1,60 @@
+"""The contract of exporters and their registry."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from search_spaces.errors import ExportError
+from search_spaces.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from search_spaces import Network
+
+    from .card import Card
+
+
+class Exporter(ABC):
+    """One form of a network.
+
+    A bundle makes one exporter a form, calls `write` once and then `run` once, and compares what `run` gives with
+    the network. Whatever they raise is told as an `ExportError` that names the form; files need no cleaning up.
+
+    Class attributes:
+        name: registered name, as `export.formats` lists it.
+        file: what it writes inside the bundle.
+        reader: at most three lines that load it inside the bundle's directory and run it on `images`, for the card.
+    """
+
+    name: ClassVar[str] = ""
+    file: ClassVar[str] = ""
+    reader: ClassVar[str] = ""
+
+    @abstractmethod
+    def write(self, network: Network, samples: Tensor, card: Card, directory: Path) -> None:
+        """Write `file` into the directory.
+
+        The network is on the CPU and in evaluation mode; `weights.safetensors` and `architecture.json` are there
+        already; `samples` are `(N, C, H, W)`, N >= 2, float32.
+        """
+
+    @abstractmethod
+    def run(self, directory: Path, batches: Sequence[Tensor]) -> list[Tensor]:
+        """Load the form as a stranger would, once, and give its output for each batch of images `(N, C, H, W)`."""
+
+
+exporters: Registry[type[Exporter]] = Registry("export format", ExportError)
+
+
+def register_exporter(name: str) -> Callable[[type[Exporter]], type[Exporter]]:
+    """Class decorator: files an `Exporter` under `name`."""
+
+    def file(cls: type[Exporter]) -> type[Exporter]:
+        cls.name = name
+        return exporters.register(name)(cls)
+
+    return file
