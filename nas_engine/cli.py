@@ -1,0 +1,257 @@
+"""The command line: a verb a function, each thin over the Python interface.
+
+What people read and progress go through rich; with `--json`, standard output holds one JSON document and nothing
+else. Heavy libraries are imported by the verbs that need them, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from search_spaces.errors import ConfigError, did_you_mean
+
+from .failures import EXIT_CODES, reported
+
+if TYPE_CHECKING:
+    from .run import Run
+
+_EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {words}" for code, words in EXIT_CODES.items())
+
+
+class _Verb(TyperCommand):
+    """A command whose errors are one line on standard error and a documented exit code."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        with reported(debug=bool(ctx.find_root().params.get("debug"))):
+            return super().invoke(ctx)
+
+
+class _Verbs(TyperGroup):
+    """The group of verbs; an unknown one is answered with the nearest."""
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
+        if args and not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            with reported():
+                raise ConfigError(f"unknown verb {args[0]!r}: {did_you_mean(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    name="nas-engine",
+    cls=_Verbs,
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_verb: Callable[..., Any] = functools.partial(app.command, cls=_Verb)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, or the directory of a run.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, or its name under results/.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value, such as search.trials=24; may be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Directory of the runs.")]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="nas-engine")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"nas-engine {version('nas-engine')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; goes before the verb.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Find neural networks that fit a device: from data and bounds to trained, exported, verified networks.
+
+    Begin with: nas-engine init
+    """
+
+
+@_verb()
+def init(
+    path: Annotated[Path, typer.Argument(metavar="[PATH]", help="File to write.")] = Path("search.yaml"),
+    data: Annotated[str, typer.Option(metavar="SPEC", help="digits, npz:FILE, folder:DIR, CIFAR10, ...")] = "digits",
+    space: Annotated[str, typer.Option(metavar="NAME", help="See: nas-engine list spaces.")] = "nasbench201",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a commented configuration."""
+    from .starter import write_starter
+
+    write_starter(path, data, space, force=force)
+    file = shlex.quote(str(path))
+    print(f"wrote {path}\nnext:\n  nas-engine profile {file}   what the space costs, before anything is trained")
+    print(f"  nas-engine search {file}    the search; Ctrl-C stops it cleanly, the same command goes on")
+
+
+@_verb()
+def profile(config: ConfigPath, set_: Overrides = None, json: AsJson = False) -> None:
+    """Show what a space costs before anything is trained.
+
+    Its size, the extremes of every cost on the device, whether each bound can be met (exit code 4 where one cannot),
+    and an estimate of the time of each stage.
+    """
+    from . import pages, pipeline
+    from .profile import SpaceProfile
+    from .progress import Reporter
+    from .run import config_at
+
+    asked = config_at(config, set_ or ())
+    with Reporter() as reporter:
+        found = pipeline.profile(asked, progress=reporter)
+    _print(found, json, pages.profile)
+    SpaceProfile.from_dict(found["profile"]).require()
+    if not json:
+        print(f"next: nas-engine search {_again(config, set_)}")
+
+
+@_verb()
+def search(config: ConfigPath, set_: Overrides = None, json: AsJson = False) -> None:
+    """Run a search, or go on with one.
+
+    Ctrl-C once stops it cleanly, twice at once; either way the same command goes on.
+    """
+    from . import overview, pages
+    from .interrupt import Interrupt
+    from .pipeline import run_pipeline
+    from .progress import Reporter
+    from .run import config_at
+
+    asked = config_at(config, set_ or ())
+    with Reporter() as reporter, Interrupt() as stop:
+        run = run_pipeline(asked, progress=reporter, stop=stop)
+    _print(overview.outcome(run), json, pages.search)
+
+
+@_verb()
+def status(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="The run that changed last, if left out.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="One line for each run.")] = False,
+    results: Results = Path("results"),
+    json: AsJson = False,
+) -> None:
+    """Show how far a run is."""
+    from . import overview, pages
+
+    if all_ and run is not None:
+        raise ConfigError(f"give either a run or --all, not both: {str(run)!r} and --all came")
+    if all_:
+        _print(overview.runs(results), json, pages.runs)
+        return
+    found = _open(run) if run is not None else overview.latest(results)
+    _print(overview.status(found), json, pages.status)
+
+
+@_verb("list")
+def list_(
+    kind: Annotated[
+        str, typer.Argument(metavar="[KIND]", help="runs, spaces, operators, predictors, costs, samplers or data.")
+    ] = "runs",
+    results: Results = Path("results"),
+    json: AsJson = False,
+) -> None:
+    """List runs, or what is registered under a name."""
+    from . import overview, pages
+
+    if kind == "runs":
+        _print(overview.runs(results), json, pages.runs)
+    else:
+        _print(overview.registered(kind), json, pages.registered)
+
+
+@_verb()
+def query(
+    run: RunPath,
+    where: Annotated[
+        str | None, typer.Option(metavar="CONDITION", help="Such as 'latency_ms < 2 and params < 5e5'.")
+    ] = None,
+    sort: Annotated[str | None, typer.Option(metavar="COLUMN", help="Accuracy falling, costs rising.")] = "accuracy",
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Rows to show.")] = 10,
+    json: AsJson = False,
+) -> None:
+    """Ask the lookup table of a run.
+
+    It holds predicted accuracy and costs of the whole space, or of a large sample of it.
+    """
+    from . import pages
+
+    rows = _open(run).query(where, sort, top)
+    _print(rows.to_dict("records"), json, pages.query)
+
+
+@_verb()
+def report(run: RunPath) -> None:
+    """Write the HTML report of a run again and print its path."""
+    from .report import write_report
+
+    print(write_report(_open(run)))
+
+
+@_verb()
+def export(
+    run: RunPath,
+    trial: Annotated[int | None, typer.Option(metavar="N", help="The network of this trial.")] = None,
+    best: Annotated[
+        str | None, typer.Option(metavar="CONDITION", help="The most accurate trained one with 'latency_ms < 2', say.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to; export/ of the run, if left out.")] = None,
+) -> None:
+    """Export a trained network and print where its bundle is.
+
+    The most accurate one, unless --trial or --best names another.
+    """
+    if trial is not None and best is not None:
+        raise ConfigError("give either --trial or --best, not both")
+    found = _open(run)
+    number = int(found.best(best)["trial"]) if trial is None else trial
+    print(found.export(number, to))
+
+
+def _open(path: Path) -> Run:
+    from .run import Run
+
+    return Run.open(path)
+
+
+def _print(value: Any, json: bool, page: Callable[[Any], Iterable[Any]]) -> None:
+    """A value for machines as JSON, or for people as the page made of it."""
+    from .show import show, to_json
+
+    if json:
+        print(to_json(value))
+    else:
+        show(page(value), sys.stdout)
+
+
+def _again(config: Path, overrides: list[str] | None) -> str:
+    """The arguments of a verb as the user gave them."""
+    parts = [str(config), *(part for text in overrides or () for part in ("--set", text))]
+    return shlex.join(parts)
+
+
+if __name__ == "__main__":
+    main()

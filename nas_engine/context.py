@@ -1,0 +1,114 @@
+"""What every stage of a run is given: the configuration, the directory, and who listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from search_spaces import SearchSpace, make_space
+
+from .config import Config
+from .files import Progress
+from .interrupt import never
+from .progress import silent
+from .run import RunDirectory
+
+if TYPE_CHECKING:
+    from predictors.cost import CostModel
+    from predictors.cost.latency import LatencyModel
+    from predictors.table import LookupTable
+
+    from .data import DataSplits
+
+
+@dataclass
+class Context:
+    """A run under way. Data, space and cost models are made when first asked for."""
+
+    config: Config
+    progress: Progress = silent
+    stop: Callable[[], bool] = never
+    warnings: list[str] = field(default_factory=list)
+
+    @cached_property
+    def directory(self) -> RunDirectory:
+        return RunDirectory(self.config.directory)
+
+    def path(self, stage: str, *parts: str) -> Path:
+        return self.directory.stage(stage).joinpath(*parts)
+
+    @cached_property
+    def data(self) -> DataSplits:
+        from .train.candidate import shared_data
+
+        return shared_data(self.config.data, self.config.seed, self.config.device.name)
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        shape = {"input_shape": self.data.input_shape, "classes": len(self.data.classes)}
+        return make_space(self.config.space.name, {**shape, **self.config.space.parameters})
+
+    @cached_property
+    def latency(self) -> LatencyModel:
+        """The run's latency model, once the device stage has written it."""
+        from predictors.cost.latency import LatencyModel
+
+        return LatencyModel.from_json(self.path("device", "latency.json").read_text())
+
+    @cached_property
+    def costs(self) -> dict[str, CostModel]:
+        """Every cost model of the run by name."""
+        from predictors.cost import make_cost_model
+
+        analytic = [name for name in self.config.costs if name != "latency_ms"]
+        return {**{name: make_cost_model(name) for name in analytic}, "latency_ms": self.latency}
+
+    @cached_property
+    def table(self) -> LookupTable:
+        """The run's lookup table, once the table stage has written it."""
+        from predictors.table import LookupTable
+
+        return LookupTable.open(self.path("table", "table.parquet"))
+
+    def check_names(self) -> None:
+        """Make what later stages look up by name, so that a typing mistake costs seconds and not a trained supernet.
+
+        Raises:
+            EngineError: an unknown space, predictor, sampler or export format, or a setting that one does not take.
+        """
+        from predictors import make_predictor
+
+        from .export import exporters
+        from .tuning import samplers
+
+        predictor = self.config.predictor
+        make_predictor(predictor.name, self.space, **{"seed": self.config.seed, **predictor.settings})
+        _ = samplers[self.config.search.sampler]
+        for name in self.config.export.formats:
+            _ = exporters[name]
+
+    def trial_path(self, trial: int) -> Path:
+        """The checkpoint of one candidate."""
+        return self.path("search", "trials", f"{trial:04d}.pt")
+
+    def rng(self, stage: str) -> np.random.Generator:
+        """The generator of a stage: from the run's seed and the stage's name."""
+        return np.random.default_rng([self.config.seed, *stage.encode()])
+
+    def note(self, text: str) -> None:
+        self.progress("note", {"text": text})
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.progress("warning", {"text": text})
+
+    def step(self, text: str, done: int, total: int | None = None) -> None:
+        self.progress("step", {"text": text, "done": done, "total": total})
+
+
+Summary = dict[str, Any]

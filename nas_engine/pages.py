@@ -1,0 +1,99 @@
+"""What the command line shows of each verb's result: texts and tables for `show.show`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .show import TITLES, duration, figure, table, whole
+
+Row = Mapping[str, Any]
+_FRONT = ("trial", "id", "accuracy", "test_accuracy", "latency_ms", "params", "macs")
+
+
+def profile(found: Row) -> Iterator[Any]:
+    """Size of the space, costs, bounds, time."""
+    space = found["profile"]
+    looked_at = f"{whole(found['distinct_sampled'])} distinct ones costed"
+    yield f"space    {found['space']}: {whole(found['size'])} members, {looked_at}"
+    yield f"device   {_device(found)}"
+    yield ""
+    extents = [{k: _amount(e, k) for k in ("cost", "smallest", "median", "largest")} for e in space["extents"]]
+    yield table(extents, ("cost", "smallest", "median", "largest"), right=("smallest", "median", "largest"))
+    yield ""
+    for verdict in space["bounds"]:
+        mark = "no  " if not verdict["satisfiable"] else "note" if verdict["trivial"] else "ok  "
+        yield f"{mark} {verdict['words']}"
+    if len(space["bounds"]) > 1:
+        yield f"     all bounds together: {figure('accuracy', space['share'])} of the members costed"
+    if space["bounds"]:
+        yield ""
+    yield table(found["stages"], ("stage", "seconds", "words"), seconds="about", words="work")
+    total = sum(row["seconds"] or 0 for row in found["stages"])
+    yield f"about {duration(total)} in all, as estimated from a few timed steps"
+
+
+def _device(found: Row) -> str:
+    shown = {k: v for k, v in found["device"].items() if v not in (None, "", False)}
+    return ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in shown.items())
+
+
+def _amount(extent: Row, key: str) -> str:
+    cost = extent["cost"]
+    return str(TITLES.get(cost, cost)) if key == "cost" else figure(cost, extent[key])
+
+
+def search(outcome: Row) -> Iterator[Any]:
+    """The front, what was exported, and what can be asked next."""
+    networks: Sequence[Row] = outcome["networks"]
+    yield ""
+    rows = [{**row, "chosen": "yes" if row["chosen"] else ""} for row in networks]
+    yield table(rows, (*_FRONT, "chosen"), accuracy="validation")
+    yield f"{len(networks)} of {outcome['trained']} trained networks are on the front of measured accuracy and cost"
+    for warning in outcome["warnings"]:
+        yield f"! {warning}"
+    bundles = [row["bundle"] for row in networks if row["bundle"]]
+    if bundles:
+        yield "exported, each form read again and compared with its network:"
+        yield from (f"  {path}" for path in bundles)
+    yield f"report: {outcome['report']}"
+    run = shlex.quote(outcome["run"])
+    yield f"next:\n  nas-engine query {run} --where 'latency_ms < 2'\n  nas-engine export {run} --trial N"
+
+
+def status(found: Row) -> Iterator[Any]:
+    """The stages of a run and the command that continues it."""
+    yield f"{found['run']}: {found['state']}"
+    yield table(found["stages"], ("stage", "state", "seconds", "text"), seconds="time", text="result")
+    if found["state"] == "stopped":
+        yield f"go on with: {found['command']}"
+    if found["report"]:
+        yield f"report: {found['report']}"
+
+
+def runs(rows: Sequence[Row]) -> Iterator[Any]:
+    """One line a run; problems of damaged ones below."""
+    if not rows:
+        yield "no runs yet; begin with: nas-engine init"
+        return
+    columns = ("run", "state", "stage", "networks", "accuracy", "test_accuracy", "changed")
+    yield table(rows, columns, stage="at stage", accuracy="validation")
+    for row in rows:
+        if "problem" in row:
+            yield f"! {row['run']}: {row['problem']}"
+
+
+def registered(rows: Sequence[Row]) -> Iterator[Any]:
+    """Names and what they are."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    yield table(rows, columns)
+
+
+def query(rows: Sequence[Row]) -> Iterator[Any]:
+    """Rows of the lookup table."""
+    if not rows:
+        yield "no member of the table meets the condition"
+        return
+    yield table(rows, rows[0])
+    yield "accuracy is predicted on the scale of the shared weights: good for ranking, lower than after training"

@@ -1,0 +1,320 @@
+"""A run: one directory that holds everything a search made, and from which it resumes.
+
+Each stage owns a folder. `inputs.json` says what the stage was asked for when it began, `done.json` that it
+ended; a stage whose `done.json` is there is not repeated. That, and the stages' own checkpoints, is the
+whole resume mechanism.
+"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search_spaces import Architecture, SearchSpace, make_space
+from search_spaces.errors import ConfigError, RunError, did_you_mean
+
+from .config import Config, load_config, make_config
+from .files import read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from predictors.table import LookupTable
+
+STAGES = ("device", "supernet", "sample", "predict", "table", "search", "choose", "export", "report")
+_REPORTED = ("torch", "ray", "optuna", "numpy", "onnxruntime")
+
+
+class RunDirectory:
+    """The files of a run, stage by stage; what `pipeline` writes and `Run` reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def stage(self, name: str) -> Path:
+        return self.path / name
+
+    def done(self, name: str) -> dict[str, Any] | None:
+        """What the stage left when it ended, None while it has not."""
+        path = self.stage(name) / "done.json"
+        return read_json(path) if path.exists() else None
+
+    def begin(self, name: str, inputs: Mapping[str, Any]) -> None:
+        """Note what a stage is asked for; later stages are no longer done.
+
+        Where the stage starts from nothing, what later ones hold came from another beginning and is removed.
+        """
+        if not (self.stage(name) / "inputs.json").exists():
+            self.remove(name)
+        done = self.done(name)
+        if done is not None:  # more of it is asked for
+            write_json(self.stage(name) / "spent.json", {"seconds": done["seconds"]})
+        for later in STAGES[STAGES.index(name) :]:
+            (self.stage(later) / "done.json").unlink(missing_ok=True)
+        write_json(self.stage(name) / "inputs.json", dict(inputs))
+
+    def end(self, name: str, summary: Mapping[str, Any], seconds: float) -> None:
+        before = self.spent(name)
+        write_json(self.stage(name) / "done.json", {**summary, "seconds": before + seconds})
+
+    def spent(self, name: str) -> float:
+        """Seconds that earlier attempts of a stage took."""
+        path = self.stage(name) / "spent.json"
+        return float(read_json(path)["seconds"]) if path.exists() else 0.0
+
+    def interrupted(self, name: str, seconds: float) -> None:
+        """Add the seconds of an unfinished attempt."""
+        write_json(self.stage(name) / "spent.json", {"seconds": self.spent(name) + seconds})
+
+    def check(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
+        """Compare what begun stages were asked for with what they are asked for now.
+
+        A stage that ended in an error before it made anything, over a mistyped name for example, may be asked anew.
+
+        Raises:
+            RunError: naming the keys that differ and the ways out.
+        """
+        for name, inputs in wanted.items():
+            path = self.stage(name) / "inputs.json"
+            if not path.exists() or {p.name for p in path.parent.iterdir()} <= {"inputs.json", "spent.json"}:
+                continue
+            changed = _differences(read_json(path), dict(inputs))
+            if changed:
+                raise RunError(
+                    f"run {str(self.path)!r} was begun with {'; '.join(changed[:4])}. Set these back, choose another "
+                    f"name (--set name=NEW), or remove {str(self.stage(name))!r} to repeat the run from that stage"
+                )
+
+    def create(self, config: Config) -> None:
+        """Make the directory and note the configuration and the versions it runs under."""
+        self._make()
+        write_text(self.path / "config.yaml", config.to_yaml())
+        if not (self.path / "run.json").exists():
+            versions = {name: version(name) for name in _REPORTED}
+            made = {"created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "python": platform.python_version()}
+            write_json(self.path / "run.json", {**made, "versions": versions, "machine": platform.platform()})
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise RunError(f"cannot make {self.path}: {e.strerror}; choose another with --set results=DIRECTORY") from e
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a living process holds the run."""
+        from filelock import FileLock, Timeout
+
+        if not (self.path / ".lock").exists():
+            return False
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # a directory that may not be written to cannot be held either
+            return False
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process. A lock dies with its process, so a killed run is free again.
+
+        Raises:
+            RunError: a living process holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        self._make()
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=1)  # `in_use` of another process holds it for a moment
+        except Timeout:
+            raise RunError(
+                f"run {str(self.path)!r} is in use by another process; wait for it, or choose another name "
+                f"(--set name=NEW). See how far it is with: nas-engine status {shlex.quote(str(self.path))}"
+            ) from None
+        except OSError as e:
+            raise RunError(
+                f"cannot write to {self.path}: {e.strerror}; choose another place with --set results=DIRECTORY"
+            ) from e
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def remove(self, name: str) -> None:
+        """Forget a stage and those after it."""
+        for later in STAGES[STAGES.index(name) :]:
+            shutil.rmtree(self.stage(later), ignore_errors=True)
+
+
+def _differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """`key was x, now y` for every leaf that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = dict.fromkeys([*old, *new])
+        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{where}.{k}" if where else k)]
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+        return [] if list(old) == list(new) else [f"{where} {list(old)!r}, now {list(new)!r}"]
+    return [] if old == new else [f"{where} {old!r}, now {new!r}"]
+
+
+class Run:
+    """A run as its user reads it: `Run.open(path)`, then `table`, `query`, `pareto`, `best`, `export`."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self.config = config
+        self.directory = RunDirectory(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Open a run by its directory, or by its name under `results/`.
+
+        Raises:
+            RunError: there is no such run, with the nearest name.
+        """
+        found = _find(Path(path))
+        return cls(found, config_at(found))
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        device = read_json(self.path / "device" / "done.json")
+        shape = {"input_shape": tuple(device["input_shape"]), "classes": device["classes"]}
+        return make_space(self.config.space.name, {**shape, **self.config.space.parameters})
+
+    @cached_property
+    def table(self) -> LookupTable:
+        """The lookup table of predictions and costs."""
+        path = self.path / "table" / "table.parquet"
+        if not path.exists():
+            raise RunError(f"run {self.path.name!r} has no table yet; continue it with: {self.command}")
+        from predictors.table import LookupTable
+
+        return LookupTable.open(path)
+
+    def query(self, where: str | None = None, sort: str | None = None, top: int | None = 10) -> pd.DataFrame:
+        """Rows of the table: `run.query("latency_ms < 2 and params < 5e5", sort="accuracy", top=10)`."""
+        return self.table.query(where, sort, top)
+
+    @property
+    def pareto(self) -> pd.DataFrame:
+        """The trained networks that no other trained one beats in all objectives, with measured figures."""
+        import pandas as pd
+
+        return pd.DataFrame([row for row in self.chosen["networks"] if row["pareto"]])
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What the choose stage wrote: all judged trials, the chosen ones and why others were not."""
+        if self.directory.done("choose") is None:
+            raise RunError(f"run {self.path.name!r} has not chosen networks yet; continue it with: {self.command}")
+        return dict(read_json(self.path / "choose" / "chosen.json"))
+
+    def best(self, where: str | None = None) -> dict[str, Any]:
+        """The trained network of highest validation accuracy, among those for which `where` holds.
+
+        Args:
+            where: a condition on measured figures, in the words of `query`: `latency_ms < 2 and params < 5e5`.
+
+        Raises:
+            ConfigError: an unknown column, or a condition that makes no sense.
+            RunError: nothing was trained yet, or no network meets the condition.
+        """
+        rows: list[dict[str, Any]] = self.chosen["networks"]
+        met = rows if where is None else _meeting(rows, where)
+        if not met:
+            raise RunError(
+                f"none of the {len(rows)} trained networks of run {self.path.name!r} meets {where!r}; loosen it, "
+                f"or see what there is in the report: nas-engine report {shlex.quote(str(self.path))}"
+            )
+        return max(met, key=lambda row: row["accuracy"])
+
+    def architecture(self, code: str) -> Architecture:
+        return self.space.decode(code)
+
+    def export(self, trial: int, directory: str | Path | None = None) -> Path:
+        """Export the network of one trial as a bundle; returns its directory."""
+        from .pipeline import export_trial
+
+        return export_trial(self, trial, Path(directory) if directory else None)
+
+    @property
+    def command(self) -> str:
+        """The command that continues or repeats this run."""
+        return f"nas-engine search {shlex.quote(str(self.path / 'config.yaml'))}"
+
+    @property
+    def status(self) -> list[dict[str, Any]]:
+        """One row a stage: name, state (done, begun, waiting), seconds."""
+        rows = []
+        for name in STAGES:
+            done = self.directory.done(name)
+            begun = (self.directory.stage(name) / "inputs.json").exists()
+            state = "done" if done else "begun" if begun else "waiting"
+            rows.append({"stage": name, "state": state, "seconds": (done or {}).get("seconds")})
+        return rows
+
+
+def _meeting(rows: list[dict[str, Any]], where: str) -> list[dict[str, Any]]:
+    """The rows for which a condition holds, read as the lookup table reads it."""
+    import duckdb
+    import pyarrow as pa
+
+    from predictors.condition import to_sql
+
+    networks = pa.Table.from_pylist([{**row, "position": i} for i, row in enumerate(rows)])
+    condition = to_sql(where, [name for name in networks.column_names if name != "position"])
+    with duckdb.connect(":memory:") as connection:
+        connection.register("networks", networks)
+        try:
+            found = connection.execute(f"SELECT position FROM networks WHERE ({condition})").fetchall()
+        except duckdb.Error as e:
+            raise ConfigError(f"{where!r} cannot be answered ({str(e).splitlines()[0]}); check the condition") from None
+    return [rows[position] for (position,) in sorted(found)]
+
+
+def _find(path: Path) -> Path:
+    path = path.parent if path.name in ("config.yaml", "report.html") else path
+    for candidate in (path, Path("results") / path):
+        if (candidate / "config.yaml").is_file():
+            return candidate if candidate.name else candidate.resolve()
+    near = [p.parent.name for p in Path("results").glob("*/config.yaml")]
+    hint = did_you_mean(path.name, near) if near else "there is no run under results/ yet"
+    raise RunError(f"{str(path)!r} is not a run: {hint}")
+
+
+def config_at(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """The configuration in a file, or in the directory of a run.
+
+    A run goes on where it lies now, wherever it was made: its directory may have been moved.
+    """
+    file = Path(path) / "config.yaml" if Path(path).is_dir() else Path(path)
+    overrides = tuple(overrides)
+    config = load_config(file, overrides)
+    if file.name != "config.yaml" or not (file.parent / "run.json").is_file():
+        return config
+    folder = file.parent if file.parent.name else file.parent.resolve()
+    given = {text.partition("=")[0].strip() for text in overrides}
+    here = {"results": folder.parent, "name": folder.name}
+    return config.model_copy(update={key: value for key, value in here.items() if key not in given})
+
+
+def search(config: Config | Mapping[str, Any] | str | Path, **overrides: Any) -> Run:
+    """Run a search, or continue it, and return the finished `Run`.
+
+    Args:
+        config: a `Config`, a mapping of its sections, or the path of a YAML file.
+        overrides: `progress=` and `stop=` of `pipeline.run_pipeline`.
+    """
+    from .pipeline import run_pipeline
+
+    made = config_at(config) if isinstance(config, str | Path) else make_config(config)
+    return run_pipeline(made, **overrides)

@@ -1,0 +1,166 @@
+"""The device stage: what members cost on the user's device, and whether the bounds can be met, before any training."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..context import Context, Summary
+from ..files import write_text
+from ..profile import SpaceProfile, draw, profile_space
+
+if TYPE_CHECKING:
+    from predictors.cost.latency import LatencyModel
+
+    from ..config import Optimizer
+    from ..train import Program
+
+
+def device(context: Context) -> Summary:
+    """Build the latency model, profile the space, refuse bounds that cannot be met."""
+    model = _latency_model(context)
+    write_text(context.path("device", "latency.json"), model.to_json())
+    profiled = _profile(context, model)
+    profiled.require()
+    for verdict in profiled.bounds:
+        (context.warn if verdict.trivial else context.note)(verdict.words)
+    summary = model.summary()
+    text = f"{model.profile}; {profiled.sampled:,} members costed"
+    return {
+        "input_shape": context.data.input_shape,
+        "classes": len(context.data.classes),
+        "class_names": list(context.data.classes),
+        "data": context.data.description,
+        "device": model.profile.to_dict(),
+        "latency": summary,
+        "profile": profiled.to_dict(),
+        "text": text,
+    }
+
+
+def profile(context: Context) -> dict[str, Any]:
+    """What `nas-engine profile` shows: the space, its costs, the bounds, and an estimate of time for each stage."""
+    model = _latency_model(context)
+    profiled = _profile(context, model)
+    return {
+        "space": context.config.space.name,
+        "size": profiled.size,
+        "distinct_sampled": profiled.sampled,
+        "profile": profiled.to_dict(),
+        "stages": estimate(context),
+        "device": model.profile.to_dict(),
+        "latency": model.summary(),
+    }
+
+
+def _latency_model(context: Context) -> LatencyModel:
+    from predictors.cost.device import DeviceProfile
+    from predictors.cost.latency import LatencyModel
+
+    section = context.config.device
+    described = DeviceProfile.detect(
+        runtime=section.runtime, device=section.name, threads=section.threads, batch=section.batch
+    )
+    context.step(f"latency of operators on {described}", 0, None)
+    return LatencyModel.build(
+        context.space,
+        described,
+        seconds=section.measure_seconds,
+        rng=context.rng("device"),
+        progress=lambda share, text: context.step(f"{text} (%)", round(100 * share), 100),
+    )
+
+
+def _profile(context: Context, model: LatencyModel) -> SpaceProfile:
+    from predictors.cost import make_cost_model
+
+    costs = {name: make_cost_model(name) for name in context.config.costs if name != "latency_ms"}
+    return profile_space(context.space, {**costs, "latency_ms": model}, context.config.bounds, context.rng("profile"))
+
+
+def estimate(context: Context) -> list[dict[str, Any]]:
+    """Seconds each stage will take, from a few timed steps on random weights that are then thrown away."""
+    config = context.config
+    step, score, candidate = _timed(context)
+    images = len(context.data.train)
+    steps = max(1, images // config.supernet.optimizer.batch_size)
+    trial_steps = max(1, images // config.search.optimizer.batch_size)
+    members = min(config.sample.architectures, context.space.size)
+    rungs = _expected_epochs(config.search.epochs, config.search.grace_epochs, config.search.reduction)
+    rows = context.space.size if context.space.size <= config.table.whole_up_to else config.table.rows
+    seconds = {
+        "supernet": (config.supernet.epochs * steps * step, f"{config.supernet.epochs} epochs of {steps} steps"),
+        "sample": (members * score / config.sample.workers, f"{members} members on {config.sample.workers} workers"),
+        "table": (rows * _ROW_SECONDS / config.table.workers, f"up to {rows:,} rows"),
+        "search": (
+            config.search.trials * rungs * trial_steps * candidate / config.search.concurrency,
+            f"{config.search.trials} trials, about {rungs:.0f} of {config.search.epochs} epochs each on average",
+        ),
+    }
+    return [{"stage": name, "seconds": value, "words": words} for name, (value, words) in seconds.items()]
+
+
+_ROW_SECONDS = 1e-3  # order of magnitude; the table's own benchmark says more
+
+
+def _timed(context: Context) -> tuple[float, float, float]:
+    """Seconds of a supernet step, of scoring a member, and of a candidate's step."""
+    import torch
+
+    from search_spaces import Network, Supernet
+
+    from ..evaluate import MemberScorer
+    from ..train import NetworkProgram, supernet_program
+
+    config, data, space = context.config, context.data, context.space
+    torch.set_num_threads(config.training_threads)
+    net = Supernet(space)
+    program = supernet_program(net, config.seed, config.supernet)
+    step = _step_seconds(context, program, config.supernet.optimizer)
+    sample = config.sample
+    scorer = MemberScorer(
+        net,
+        data,
+        batch_size=sample.batch_size,
+        recalibration_batches=sample.recalibration_batches,
+        images=sample.images,
+        device=config.device.name,
+    )
+    members = draw(space, 3, context.rng("estimate"))[:3]
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    for member in members:
+        scorer.score(member)
+    score = (time.perf_counter() - started) / len(members)
+    torch.set_num_threads(config.search.training_threads)
+    trained = [
+        _step_seconds(context, NetworkProgram(Network(space.graph(m))), config.search.optimizer) for m in members
+    ]
+    return step, score, float(np.mean(trained))
+
+
+def _step_seconds(context: Context, program: Program, optimizer: Optimizer, steps: int = 4) -> float:
+    """Mean seconds of a training step; a first one, which warms up, is not counted."""
+    import torch
+
+    from ..train import train
+
+    data = context.data
+    batch = min(optimizer.batch_size, len(data.train))
+    for count in (batch, min(len(data.train), batch * steps)):
+        few = replace(data, train=data.train.take(torch.arange(count)))
+        (epoch,) = train(program, few, optimizer, epochs=1, seed=0, device=context.config.device.name)
+    return epoch.seconds / (count // batch)
+
+
+def _expected_epochs(epochs: int, grace: int, reduction: int) -> float:
+    """Mean epochs of a trial when one of `reduction` goes on at each rung."""
+    total, share, reached = 0.0, 1.0, 0
+    rung = grace
+    while rung < epochs:
+        total += share * (rung - reached)
+        reached, share, rung = rung, share / reduction, rung * reduction
+    return total + share * (epochs - reached)

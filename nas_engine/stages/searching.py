@@ -1,0 +1,31 @@
+"""The search stage: candidates that a sampler proposes are trained for real."""
+
+from __future__ import annotations
+
+from ..context import Context, Summary
+
+
+def search(context: Context) -> Summary:
+    """Train up to `search.trials` candidates; `search/trials.jsonl` is the truth about them."""
+    from ..tuning import SearchJob, search
+
+    settings = context.config.search
+    outcome = search(
+        SearchJob(
+            config=context.config,
+            space=context.space,
+            directory=context.directory.path,
+            costs=context.costs,
+            stop=context.stop,
+            progress=context.progress,
+        )
+    )
+    counts = {s: getattr(outcome, s) for s in ("finished", "stopped", "failed", "diverged")}
+    for state in ("failed", "diverged"):
+        if counts[state]:
+            context.warn(f"{counts[state]} of {settings.trials} trials {state}; the report says why")
+    exhausted = outcome.state == "exhausted"
+    if exhausted:
+        context.note("no further member meets the bounds that has not been tried; the search ended early")
+    text = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
+    return {"trials": sum(counts.values()), "exhausted": exhausted, **counts, "text": text}
