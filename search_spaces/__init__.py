@@ -29,6 +29,7 @@ from .operators import (  # noqa: F401
 from .registry import Registry
 from .space import Architecture, Choice, SearchSpace
 from .spaces import make_space, register_space, spaces
+from .tabular import TableSpace
 
 if TYPE_CHECKING:
     from .network import Network
@@ -54,6 +55,7 @@ __all__ = [
     "Signature",
     "SpaceError",
     "Supernet",
+    "TableSpace",
     "make_space",
     "operators",
     "register_operator",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+from .errors import SpaceError
 from .graph import Graph, GraphBuilder, Node
 from .operators.base import Operator, Shape, register_operator
 from .space import Architecture, Choice, SearchSpace
@@ -150,6 +151,26 @@ class NasBench201(SearchSpace):
         """The cells that have one operation on all edges: together they hold every operator of every edge."""
         for i in range(len(OPERATIONS)):
             yield self.from_indices([i] * len(EDGES))
+
+    # ---- the published notation --------------------------------------------------------------------------
+
+    def from_text(self, text: str) -> Architecture:
+        """The cell in the benchmark's notation, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`; op~s is the edge from node s.
+
+        Raises:
+            SpaceError: another notation, or an unknown operation.
+        """
+        parts = [part.strip("|").split("|") for part in text.strip().split("+")]
+        edges = [(part.rpartition("~")[2], t) for t, node in enumerate(parts, 1) for part in node]
+        if edges != [(str(s), t) for s, t in EDGES]:
+            raise SpaceError(f"{text!r} is not a cell; expected |op~0|+|op~0|op~1|+|op~0|op~1|op~2|")
+        operations = [part.rpartition("~")[0] for node in parts for part in node]
+        return self.from_indices([c.index(o) for c, o in zip(self.choices, operations, strict=True)])
+
+    def to_text(self, architecture: Architecture) -> str:
+        """Inverse of `from_text`."""
+        operations = dict(zip(EDGES, self.operations(architecture), strict=True))
+        return "+".join(f"|{'|'.join(f'{operations[s, t]}~{s}' for s in range(t))}|" for t in (1, 2, 3))
 
     # ---- isomorphism -------------------------------------------------------------------------------------
 

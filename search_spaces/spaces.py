@@ -32,7 +32,7 @@ def make_space(name: str, parameters: Mapping[str, Any] | None = None) -> Search
     `name` is a registered name, or `path/to/file.py:name` for a user's file, which is imported first.
 
     Raises:
-        SpaceError: unknown space, missing file, or an argument the space does not take.
+        SpaceError: unknown space, missing file, or an argument the space does not take or lacks.
     """
     if ".py:" in name:
         path, _, name = name.rpartition(":")
@@ -43,6 +43,9 @@ def make_space(name: str, parameters: Mapping[str, Any] | None = None) -> Search
     for given in parameters:
         if given not in allowed:
             raise SpaceError(f"space {name!r} takes no {given!r}: {did_you_mean(given, allowed)}")
+    missing = [p.name for p in allowed.values() if p.default is p.empty and p.name not in parameters]
+    if missing:
+        raise SpaceError(f"space {name!r} needs {' and '.join(missing)}; give what it needs beside its name")
     return cls(**parameters)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from nas_engine.testing import SpaceContract
 from nas_engine.testing.measure import counted_macs
-from search_spaces import Architecture, Network, make_space
+from search_spaces import Architecture, Network, SpaceError, make_space
 from search_spaces.nasbench201 import EDGES, OPERATIONS, NasBench201
 
 SKELETONS = {"cifar10": (32, 10), "cifar100": (32, 100), "imagenet16": (16, 120)}
@@ -137,6 +137,39 @@ def test_sketches_of_copies_are_equal(space: NasBench201) -> None:
 )
 def test_keys_by_hand(space: NasBench201, operations: tuple[str, ...], key: str) -> None:
     assert space.key(cell(space, *operations)) == key
+
+
+# ---- the published notation -------------------------------------------------------------------------------
+
+
+def test_the_published_notation(space: NasBench201) -> None:
+    text = "|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|skip_connect~2|"
+    found = space.from_text(text)
+    operations = ("nor_conv_3x3", "none", "avg_pool_3x3", "skip_connect", "nor_conv_1x1", "skip_connect")
+    assert found == cell(space, *operations)
+    assert space.to_text(found) == text
+    rng = np.random.default_rng(0)
+    assert all(space.from_text(space.to_text(a)) == a for a in (space.sample(rng) for _ in range(50)))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is not a cell"),
+        ("013412", "is not a cell"),
+        ("|none~0|+|none~0|none~1|", "is not a cell"),
+        ("|none~0|+|none~1|none~0|+|none~0|none~1|none~2|", "is not a cell"),
+        ("|none~0|+|none~0|none~1|+|none~0|none~1|nor_conv_7x7~2|", "edge23.*no option 'nor_conv_7x7': did you mean"),
+    ],
+)
+def test_other_notations_are_refused(space: NasBench201, text: str, words: str) -> None:
+    with pytest.raises(SpaceError, match=words):
+        space.from_text(text)
+
+
+def test_published_names_are_read(space: NasBench201, table: pd.DataFrame, cells: list[Architecture]) -> None:
+    assert [space.from_text(text) for text in table["arch_str"]] == cells
+    assert list(map(space.to_text, cells)) == table["arch_str"].tolist()
 
 
 # ---- what runs --------------------------------------------------------------------------------------------

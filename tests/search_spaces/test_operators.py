@@ -12,6 +12,7 @@ from search_spaces.operators.arithmetic import COMBINATIONS, FUNCTIONS, SCALARS
 from search_spaces.operators.blocks import make_divisible
 from search_spaces.operators.movement import PAD_MODES
 from search_spaces.operators.pooling import REDUCTIONS, RESIZE_MODES
+from tests.search_spaces.test_multiplication_free import EXAMPLES as MULTIPLICATION_FREE
 
 IMAGE = (8, 9, 7)
 LINE = (8, 15)
@@ -20,6 +21,8 @@ TOKENS = (5, 12)
 WITHOUT_WEIGHTS: tuple[Example, ...] = (
     example("identity", IMAGE),
     example("zero", IMAGE),
+    example("choice", IMAGE, label="width", option=16, level=0.5),
+    example("choice", IMAGE, label="operator", option="conv"),
     *(example("dropout", IMAGE, p=0.3, kind=kind) for kind in ("element", "channel", "alpha")),
     example("add", IMAGE, IMAGE),
     example("add", IMAGE, IMAGE, (8, 1, 1)),
@@ -173,7 +176,7 @@ IN_PLACE = {
 def test_every_operator_has_an_example() -> None:
     """Operators of search_spaces; what tests and users register is theirs to check."""
     ours = {name for name, operator in operators.items() if operator.__module__.startswith("search_spaces.")}
-    missing = sorted(ours - set(IN_PLACE) - {case.operator for case in EXAMPLES})
+    missing = sorted(ours - set(IN_PLACE) - {case.operator for case in EXAMPLES + MULTIPLICATION_FREE})
     assert not missing, f"add an example of {', '.join(missing)} to EXAMPLES in {__file__}"
 
 
