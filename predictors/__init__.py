@@ -18,17 +18,38 @@ from .ranking import (
 
 if TYPE_CHECKING:
     from .base import Predictor, load_predictor, make_predictor, predictors, register_predictor
+    from .boosting import BoostingPredictor
     from .encoding import Encoder, GraphBatch
+    from .ensemble import EnsemblePredictor
+    from .features import GraphFeatures
     from .gcn import GCNPredictor
+    from .gp import GPPredictor
+    from .nao import NAOPredictor
+    from .ranked import RankPredictor
+    from .ridge import RidgePredictor
+    from .segments import SegmentSearch, segment_members
     from .table import LookupTable, TableWriter, build_rows, merge_parts, pareto, table_metadata
+    from .tokens import Tokens
+    from .zerocost import ZeroCostPredictor, ZeroCostScorer, zero_cost
 
 _LAZY = {
+    "BoostingPredictor": ".boosting",
     "Encoder": ".encoding",
+    "EnsemblePredictor": ".ensemble",
     "GCNPredictor": ".gcn",
+    "GPPredictor": ".gp",
     "GraphBatch": ".encoding",
+    "GraphFeatures": ".features",
     "LookupTable": ".table",
+    "NAOPredictor": ".nao",
     "Predictor": ".base",
+    "RankPredictor": ".ranked",
+    "RidgePredictor": ".ridge",
+    "SegmentSearch": ".segments",
     "TableWriter": ".table",
+    "Tokens": ".tokens",
+    "ZeroCostPredictor": ".zerocost",
+    "ZeroCostScorer": ".zerocost",
     "build_rows": ".table",
     "load_predictor": ".base",
     "make_predictor": ".base",
@@ -36,17 +57,30 @@ _LAZY = {
     "pareto": ".table",
     "predictors": ".base",
     "register_predictor": ".base",
+    "segment_members": ".segments",
     "table_metadata": ".table",
+    "zero_cost": ".zerocost",
 }
 
 __all__ = [
+    "BoostingPredictor",
     "Encoder",
+    "EnsemblePredictor",
     "GCNPredictor",
+    "GPPredictor",
     "GraphBatch",
+    "GraphFeatures",
     "LookupTable",
+    "NAOPredictor",
     "Predictor",
+    "RankPredictor",
+    "RidgePredictor",
+    "SegmentSearch",
     "TableWriter",
+    "Tokens",
     "Trust",
+    "ZeroCostPredictor",
+    "ZeroCostScorer",
     "bootstrap_interval",
     "build_rows",
     "kendall_tau",
@@ -56,11 +90,13 @@ __all__ = [
     "pareto",
     "predictors",
     "register_predictor",
+    "segment_members",
     "spearman",
     "table_metadata",
     "top_k_precision",
     "top_k_regret",
     "trust",
+    "zero_cost",
 ]
 
 

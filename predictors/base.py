@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FEWEST = 4  # scored architectures
 _FORMAT = 1
-_BUILT_IN = ("gcn",)
+_BUILT_IN = ("boosting", "ensemble", "gcn", "gp", "nao", "ridge", "zerocost.predictor")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Predictor(ABC):
     Attributes:
         held_out: how well members that were left out of fitting were ranked; None before `fit`, and for predictors
             or data that hold nothing out.
+        extras: number of further inputs of each architecture that `fit` was given.
     """
 
     name: ClassVar[str] = ""
@@ -76,6 +77,7 @@ class Predictor(ABC):
                 f"a setting of predictor {self.name!r} has the wrong type ({e}); see its defaults"
             ) from None
         self.held_out: Trust | None = None
+        self.extras = 0
         self.fitted = False
 
     # ---- what users call ---------------------------------------------------------------------------------
@@ -86,6 +88,7 @@ class Predictor(ABC):
         scores: Sequence[float] | np.ndarray,
         *,
         groups: Sequence[Hashable] | None = None,
+        extra: np.ndarray | None = None,
     ) -> Self:
         """Learn from scores, higher is better, in any unit.
 
@@ -94,9 +97,11 @@ class Predictor(ABC):
             scores: one finite number each.
             groups: equal for architectures that are the same network; nothing held out shares a group with what is
                 learned from. By default the code of `space.canonical`.
+            extra: further inputs of each architecture, float `(n, k)`, such as its zero-cost scores; `predict` then
+                needs the same k.
 
         Raises:
-            DataError: too few architectures, lengths that differ, scores that are not finite.
+            DataError: too few architectures, lengths that differ, scores or inputs that are not finite.
         """
         scores = np.asarray(scores, dtype=np.float64)
         if scores.shape != (len(architectures),):
@@ -112,23 +117,40 @@ class Predictor(ABC):
         if len(groups) != len(scores):
             raise DataError(f"{len(groups)} groups for {len(scores)} architectures; give one each, or none at all")
         numbers: dict[Hashable, int] = {}
-        self._fit(architectures, scores, np.array([numbers.setdefault(g, len(numbers)) for g in groups]))
+        rows = np.array([numbers.setdefault(g, len(numbers)) for g in groups])
+        inputs = _inputs(extra, len(scores))
+        self.extras = inputs.shape[1]
+        self._fit(architectures, scores, rows, inputs)
         self.fitted = True
         return self
 
     def predict(
-        self, architectures: Sequence[Architecture], *, sketches: Sequence[Graph] | None = None
+        self,
+        architectures: Sequence[Architecture],
+        *,
+        sketches: Sequence[Graph] | None = None,
+        extra: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Expected score and its standard deviation, both float64 `(B,)` in the unit of the scores.
 
         Args:
             architectures: B of them, any number.
             sketches: their sketches, where the caller has them; they are built otherwise.
+            extra: `(B, k)`, as given to `fit`.
+
+        Raises:
+            DataError: further inputs that are missing, too many, or not finite.
         """
         self._need_fit()
         if not len(architectures):
             return np.zeros(0), np.zeros(0)
-        return self._predict(architectures, sketches)
+        inputs = _inputs(extra, len(architectures))
+        if inputs.shape[1] != self.extras:
+            raise DataError(
+                f"predictor {self.name!r} learned from {self.extras} further inputs an architecture; "
+                f"got {inputs.shape[1]}, give the same ones as extra"
+            )
+        return self._predict(architectures, sketches, inputs)
 
     def save(self, directory: str | Path) -> None:
         """Write `predictor.safetensors`, then `predictor.json`, each atomically; the second completes the pair."""
@@ -143,6 +165,7 @@ class Predictor(ABC):
             "space": _describe(self.space),
             "settings": asdict(self.settings),
             "held_out": None if self.held_out is None else asdict(self.held_out),
+            "extras": self.extras,
             "facts": facts,
             "tensors": hashlib.sha256(data).hexdigest(),
         }
@@ -176,12 +199,17 @@ class Predictor(ABC):
     # ---- what a predictor implements ---------------------------------------------------------------------
 
     @abstractmethod
-    def _fit(self, architectures: Sequence[Architecture], scores: np.ndarray, groups: np.ndarray) -> None:
-        """Learn from checked data; `scores` float64 `(n,)`, `groups` int64 `(n,)`. Sets `held_out` where it can."""
+    def _fit(
+        self, architectures: Sequence[Architecture], scores: np.ndarray, groups: np.ndarray, extra: np.ndarray
+    ) -> None:
+        """Learn from checked data: `scores` float64 `(n,)`, `groups` int64 `(n,)`, `extra` float64 `(n, k)`, k >= 0.
+
+        Sets `held_out` where it can.
+        """
 
     @abstractmethod
     def _predict(
-        self, architectures: Sequence[Architecture], sketches: Sequence[Graph] | None
+        self, architectures: Sequence[Architecture], sketches: Sequence[Graph] | None, extra: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of at least one architecture."""
 
@@ -213,6 +241,7 @@ def load_predictor(directory: str | Path, space: SearchSpace) -> Predictor:
         predictor = make_predictor(about["predictor"], space, **about["settings"])
         predictor._restore(load(data), about["facts"])
         predictor.held_out = None if about["held_out"] is None else Trust(**about["held_out"])
+        predictor.extras = int(about["extras"])
     except FileNotFoundError as e:
         raise EngineError(
             f"no predictor in {directory} ({Path(e.filename).name} is missing); save one there first"
@@ -221,6 +250,18 @@ def load_predictor(directory: str | Path, space: SearchSpace) -> Predictor:
         raise EngineError(f"the predictor in {directory} is damaged ({e!r}); fit and save it again") from None
     predictor.fitted = True
     return predictor
+
+
+def _inputs(extra: np.ndarray | None, count: int) -> np.ndarray:
+    """Further inputs as float64 `(count, k)`; k is 0 where there are none."""
+    if extra is None:
+        return np.zeros((count, 0))
+    inputs = np.asarray(extra, dtype=np.float64)
+    if inputs.ndim != 2 or len(inputs) != count:
+        raise DataError(f"extra of shape {inputs.shape} for {count} architectures; give one row each, ({count}, k)")
+    if wrong := int((~np.isfinite(inputs)).any(1).sum()):
+        raise DataError(f"{wrong} of {count} rows of extra hold numbers that are not finite; mend or drop them")
+    return inputs
 
 
 def _describe(space: SearchSpace) -> dict[str, Any]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PADDING, OUTPUT, _LOOKED_THROUGH = 0, 1, -1
 _TRANSPARENT = frozenset({"add"})  # what reads a sum reads its terms
-_TOTALS = ("params", "macs", "bytes_moved", "nodes", "longest_path")
+TOTALS = ("params", "macs", "bytes_moved", "nodes", "longest_path")
 _SAMPLES = 256
 _CLIP = 5.0  # standard deviations
 
@@ -77,12 +77,16 @@ class Encoder:
     Args:
         space: the space whose `sketch` is encoded.
         vocabulary: what `Encoder.vocabulary` gave earlier; by default it is made anew.
+
+    Attributes:
+        signatures: of the rows of `table` from the third, as the first two are padding and the output node.
     """
 
     def __init__(self, space: SearchSpace, vocabulary: Mapping[str, Any] | None = None) -> None:
         self.space = space
         self._row_of: dict[Signature, int] = {}
         self._features: list[np.ndarray] = []
+        self.signatures: list[Signature] = []
         self._costs: list[tuple[float, float, float]] = [(0.0, 0.0, 0.0)] * 2
         self._columns: dict[str, int] = {}
         if vocabulary is None:
@@ -174,6 +178,7 @@ class Encoder:
         cost = signature.cost
         self._costs.append((cost.params, cost.macs, cost.bytes_moved))
         self._features.append(self._row(signature))
+        self.signatures.append(signature)
         self._row_of[signature] = len(self._features) - 1
         return self._row_of[signature]
 
@@ -212,7 +217,7 @@ class Encoder:
             )
         except (KeyError, TypeError, ValueError) as e:
             raise EngineError(f"not an encoder's vocabulary ({e!r}); save the predictor again") from None
-        if not len(self._columns) == len(self._mean) == len(self._scale) or len(self._totals_mean) != len(_TOTALS):
+        if not len(self._columns) == len(self._mean) == len(self._scale) or len(self._totals_mean) != len(TOTALS):
             raise EngineError("an encoder's vocabulary whose parts differ in length; save the predictor again")
         padding = np.zeros(len(self._columns), dtype=np.float32)
         output = padding.copy()
@@ -240,8 +245,8 @@ class Encoder:
                 "columns": [*columns, *moments],
                 "mean": [*[0.0] * len(columns), *(m for m, _ in moments.values())],
                 "scale": [*[1.0] * len(columns), *(s for _, s in moments.values())],
-                "totals_mean": [0.0] * len(_TOTALS),
-                "totals_scale": [1.0] * len(_TOTALS),
+                "totals_mean": [0.0] * len(TOTALS),
+                "totals_scale": [1.0] * len(TOTALS),
             }
         )
         raw = self._raw_totals(*self._arrays(graphs))
@@ -279,7 +284,7 @@ def _padded(rows: list[list[int]], depths: list[list[int]], edges: list[tuple[in
         np.zeros((count, width), dtype=np.int64),
         np.zeros((count, width, width), dtype=bool),
         np.zeros((count, width), dtype=np.float32),
-        np.zeros((count, len(_TOTALS)), dtype=np.float32),
+        np.zeros((count, len(TOTALS)), dtype=np.float32),
     )
     batch.rows[filled] = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=nodes)
     batch.depth[filled] = np.fromiter(chain.from_iterable(depths), dtype=np.float32, count=nodes)

@@ -1,8 +1,8 @@
 """A graph convolutional predictor: message passing along and against the edges, trained to rank.
 
 All networks of the ensemble are one batched computation: their weights are stacked and each matrix product serves them
-all. Beside the members proper, one network a fold is trained without that fold; what these say of members they have
-not seen turns ranking scores into the unit of the scores and sets the uncertainty.
+all. Beside the members proper, one network a fold is trained without that fold, for what it says of members it has not
+seen.
 
 Shapes: M networks, B graphs, N nodes, R unique nodes, F features, K totals, H hidden; P is 1 (the same graphs for all
 networks) or M (graphs of their own).
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,24 +22,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.errors import ConfigError
-from search_spaces.graph import Graph
 
-from .base import Predictor, Seeded, register_predictor
-from .calibration import Calibration
-from .encoding import PADDING, Encoder, GraphBatch
-from .ranking import trust
+from .base import register_predictor
+from .encoding import PADDING, GraphBatch
+from .ranked import Ranking, RankPredictor, RankSettings
+from .reading import Members
 
-if TYPE_CHECKING:
-    from search_spaces.space import Architecture
-
-_ENCODED_AT_ONCE = 4096
 _PREDICTED_AT_ONCE = 64  # activations of these stay in the cache
-_PROBES = 256
 _FEWEST_STEPS = 200
 
 
 @dataclass(frozen=True)
-class GCNSettings(Seeded):
+class GCNSettings(RankSettings):
     """Settings of `GCNPredictor`.
 
     Attributes:
@@ -47,7 +41,6 @@ class GCNSettings(Seeded):
         layers: number of graph convolutions.
         head: width of the layer after the read-out; a wide one ranks better and costs little, as it sees graphs only.
         members: networks whose mean is predicted.
-        folds: networks trained without one fold each, for calibration.
         loss: `hinge` or `logistic` on score differences of pairs, or `mse`.
         margin: difference of ranking scores that the hinge asks for.
         epochs: passes over the data; at least 200 and at most `max_steps` optimiser steps are taken.
@@ -61,7 +54,6 @@ class GCNSettings(Seeded):
     layers: int = 3
     head: int = 256
     members: int = 5
-    folds: int = 5
     loss: Literal["hinge", "logistic", "mse"] = "hinge"
     margin: float = 0.1
     epochs: int = 100
@@ -71,15 +63,12 @@ class GCNSettings(Seeded):
     weight_decay: float = 1e-2
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "layers", "head", "members", "epochs", "max_steps", "batch", "learning_rate", "margin"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"predictor 'gcn' needs {name} > 0; got {getattr(self, name)!r}")
-        if self.folds < 2:
-            raise ConfigError(
-                f"predictor 'gcn' needs 2 folds or more, so that there are held-out members; got {self.folds}"
-            )
-        if self.loss not in _LOSSES:
-            raise ConfigError(f"predictor 'gcn' has no loss {self.loss!r}; choose one of: {', '.join(_LOSSES)}")
+        super().__post_init__()
+        self.need_positive(
+            "hidden", "layers", "head", "members", "margin", "epochs", "max_steps", "batch", "learning_rate"
+        )
+        if self.loss not in LOSSES:
+            raise ConfigError(f"predictor 'gcn' has no loss {self.loss!r}; choose one of: {', '.join(LOSSES)}")
 
 
 class Networks(nn.Module):
@@ -171,50 +160,37 @@ def _mse(predicted: Tensor, target: Tensor, margin: float) -> Tensor:
     return (predicted - target).square().mean(1).sum()
 
 
-_LOSSES = {"hinge": _hinge, "logistic": _logistic, "mse": _mse}
+LOSSES = {"hinge": _hinge, "logistic": _logistic, "mse": _mse}
 
 
 @register_predictor("gcn")
-class GCNPredictor(Predictor):
-    """Graph convolutional network ensemble, trained on pairs, calibrated on held-out folds.
+class GCNPredictor(RankPredictor):
+    """Graph convolutional network ensemble, trained on pairs.
 
-    Scores are learned as normal scores of their ranks, so neither their unit nor failed networks at chance matter.
-    The standard deviation joins what members disagree about with the error on held-out folds; on average over the
-    space it is that error.
+    Beside the members, which see everything, one network a fold is trained without it; the members' disagreement is
+    the ranking's uncertainty. Further inputs enter beside the totals of the graph.
     """
 
     Settings = GCNSettings
     settings: GCNSettings
-    _encoder: Encoder
     _networks: Networks
-    _calibration: Calibration
-    _noise: float
 
     # ---- learning ----------------------------------------------------------------------------------------
 
-    def _fit(self, architectures: Sequence[Architecture], scores: np.ndarray, groups: np.ndarray) -> None:
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        self._encoder = Encoder(self.space)
-        data = self._encoder.encode(self.space.sketch(a) for a in architectures)
-        rng = np.random.default_rng(self.settings.seed)
-        folds = _folds(groups, self.settings.folds, rng)
-        networks = self._train(data, _normal_scores(scores), folds, generator)
+    def learn(self, seen: Members, target: np.ndarray, folds: np.ndarray) -> np.ndarray:
+        data, members = _with_extra(seen), self.settings.members
+        networks = self._train(data, target, folds, torch.Generator().manual_seed(self.settings.seed))
         ranking = self._standardise(networks, data)
-        held_out = folds >= 0
-        if held_out.any():
-            unseen = ranking[self.settings.members + folds, np.arange(len(folds))]
-            self.held_out = trust(scores, unseen, rng=rng)
-        else:
-            unseen, self.held_out = ranking[: self.settings.members].mean(0), None
-        self._calibration = Calibration.fit(unseen, scores)
-        self._networks = _first(networks, self.settings.members)
-        self._noise = self._unexplained(rng)
+        self._networks = _first(networks, members)
+        if (folds < 0).any():
+            return ranking[:members].mean(0)
+        return ranking[members + folds, np.arange(len(folds))]
 
     def _train(self, data: GraphBatch, target: np.ndarray, folds: np.ndarray, generator: torch.Generator) -> Networks:
         """Members see everything; network `members + f` everything but fold f."""
         s = self.settings
         pools = [np.arange(len(data))] * s.members + [np.flatnonzero(folds != f) for f in range(folds.max() + 1)]
-        table, graphs = torch.from_numpy(self._encoder.table), _tensors(data)
+        table, graphs = torch.from_numpy(self.reader.encoder.table), _tensors(data)
         networks = Networks(len(pools), table.shape[1], data.totals.shape[1], s, generator)
         used = table[graphs[0].flatten()].any(0)
         with torch.no_grad():
@@ -223,9 +199,9 @@ class GCNPredictor(Predictor):
         steps = min(steps, s.max_steps)
         optimizer, schedule = _optimizer(networks, s, steps)
         goal = torch.from_numpy(target).float()
-        for which in islice(_batches(pools, s.batch, generator), steps):
+        for which in islice(batches(pools, s.batch, generator), steps):
             predicted = networks(table, *(part[which] for part in graphs))
-            loss = _LOSSES[s.loss](predicted, goal[which], s.margin)
+            loss = LOSSES[s.loss](predicted, goal[which], s.margin)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(networks.parameters(), 2 * math.sqrt(len(pools)))
@@ -243,32 +219,16 @@ class GCNPredictor(Predictor):
             networks.out_bias.sub_(shift).div_(scale)
         return (ranking - mean[:, None]) / deviation[:, None]
 
-    def _unexplained(self, rng: np.random.Generator) -> float:
-        """Share of the held-out error's variance that members of the space do not already disagree by, at least 1/4."""
-        probes = [self.space.sample(rng) for _ in range(_PROBES)]
-        ranking = self._rank(self._networks, self._encoder.encode(map(self.space.sketch, probes)))
-        disagreement = self._calibration(ranking).var(0)
-        return max(0.25, 1 - float(np.mean(disagreement / self._calibration.error(ranking.mean(0)) ** 2)))
-
     # ---- predicting --------------------------------------------------------------------------------------
 
-    def _predict(
-        self, architectures: Sequence[Architecture], sketches: Sequence[Graph] | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        graphs = iter(sketches) if sketches is not None else map(self.space.sketch, architectures)
-        ranking = np.concatenate([self._rank(self._networks, data) for data in self._encoded(graphs)], axis=1)
-        centre = ranking.mean(0)
-        disagreement = self._calibration(ranking).var(0)
-        return self._calibration(centre), np.sqrt(disagreement + self._noise * self._calibration.error(centre) ** 2)
-
-    def _encoded(self, graphs: Iterator[Graph]) -> Iterator[GraphBatch]:
-        while chunk := list(islice(graphs, _ENCODED_AT_ONCE)):
-            yield self._encoder.encode(chunk)
+    def rank(self, members: Members) -> Ranking:
+        ranking = self._rank(self._networks, _with_extra(members))
+        return ranking.mean(0), ranking.std(0)
 
     @torch.inference_mode()
     def _rank(self, networks: Networks, data: GraphBatch) -> np.ndarray:
         """Ranking scores float64 `(M, B)`; graphs of like size go together, so that little is padded."""
-        table = torch.from_numpy(self._encoder.table)
+        table = torch.from_numpy(self.reader.encoder.table)
         order = np.argsort(data.sizes, kind="stable")
         parts = []
         for start in range(0, len(order), _PREDICTED_AT_ONCE):
@@ -280,24 +240,26 @@ class GCNPredictor(Predictor):
 
     # ---- keeping -----------------------------------------------------------------------------------------
 
-    def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        tensors = {k: v.numpy() for k, v in self._networks.state_dict().items()}
-        facts = {"vocabulary": self._encoder.vocabulary, "noise": self._noise}
-        return {**tensors, **self._calibration.state()}, facts
+    def learned(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        return {k: v.numpy() for k, v in self._networks.state_dict().items()}, {}
 
-    def _restore(self, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
-        self._encoder = Encoder(self.space, facts["vocabulary"])
-        self._calibration = Calibration.restore(tensors)
-        self._noise = float(facts["noise"])
+    def recall(self, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
         members, features, _ = tensors["enter"].shape
         totals = tensors["head"].shape[1] - self.settings.hidden
         networks = Networks(members, features, totals, self.settings, torch.Generator().manual_seed(0))
-        weights = {k: torch.from_numpy(v.copy()) for k, v in tensors.items() if not k.startswith("calibration.")}
+        weights = {k: torch.from_numpy(v.copy()) for k, v in tensors.items()}
         try:
             networks.load_state_dict(weights)
         except RuntimeError as e:
             raise ValueError(str(e)) from None
         self._networks = networks.eval()
+
+
+def _with_extra(members: Members) -> GraphBatch:
+    """The graphs, with further inputs among their totals."""
+    graphs = members.graphs
+    totals = np.concatenate([graphs.totals, members.extra.astype(np.float32)], axis=1)
+    return replace(graphs, totals=totals)
 
 
 def _tensors(data: GraphBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -331,7 +293,7 @@ def _optimizer(
     return optimizer, schedule
 
 
-def _batches(pools: Sequence[np.ndarray], size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def batches(pools: Sequence[np.ndarray], size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Endless batches `(M, b)` of positions; each network walks its own pool in its own order, short ones again."""
     tensors = [torch.from_numpy(pool) for pool in pools]
     length = max(map(len, pools))
@@ -345,25 +307,3 @@ def _batches(pools: Sequence[np.ndarray], size: int, generator: torch.Generator)
         orders = torch.stack([walk(pool) for pool in tensors])
         for start in range(0, length - size + 1, size):
             yield orders[:, start : start + size]
-
-
-def _folds(groups: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """A fold number each, int64 `(n,)`; groups stay whole and folds about equal. -1 where there is one group only."""
-    names, sizes = np.unique(groups, return_counts=True)
-    if len(names) < 2:
-        return np.full(len(groups), -1)
-    filled = np.zeros(min(count, len(names)), dtype=np.int64)
-    fold_of = np.zeros(len(names), dtype=np.int64)
-    shuffled = rng.permutation(len(names))
-    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
-        fold_of[group] = filled.argmin()
-        filled[fold_of[group]] += sizes[group]
-    return fold_of[np.searchsorted(names, groups)]
-
-
-def _normal_scores(scores: np.ndarray) -> np.ndarray:
-    """Normal quantiles of the ranks (van der Waerden 1952), which no outlier can bend; ties share their mean rank."""
-    from scipy.special import ndtri
-    from scipy.stats import rankdata
-
-    return ndtri(rankdata(scores) / (len(scores) + 1))

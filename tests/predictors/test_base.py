@@ -19,12 +19,14 @@ from search_spaces.errors import ConfigError, DataError, EngineError
 class Mean(Predictor):
     """The mean of the scores, whatever is asked."""
 
-    def _fit(self, architectures: Sequence[Architecture], scores: np.ndarray, groups: np.ndarray) -> None:
+    def _fit(
+        self, architectures: Sequence[Architecture], scores: np.ndarray, groups: np.ndarray, extra: np.ndarray
+    ) -> None:
         self.seen_groups = groups
         self.mean = scores.mean(keepdims=True)
 
     def _predict(
-        self, architectures: Sequence[Architecture], sketches: Sequence[Graph] | None
+        self, architectures: Sequence[Architecture], sketches: Sequence[Graph] | None, extra: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         return np.repeat(self.mean, len(architectures)), np.ones(len(architectures))
 

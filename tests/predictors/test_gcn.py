@@ -13,7 +13,8 @@ import torch
 
 from predictors import Predictor, kendall_tau, load_predictor, make_predictor
 from predictors.encoding import Encoder, GraphBatch
-from predictors.gcn import _LOSSES, GCNPredictor, GCNSettings, Networks, _batches, _folds, _normal_scores, _tensors
+from predictors.gcn import LOSSES, GCNPredictor, GCNSettings, Networks, _tensors, batches
+from predictors.ranked import folds_of, normal_scores
 from search_spaces import Architecture, Choice, Graph, GraphBuilder, SearchSpace, make_space
 from search_spaces.errors import ConfigError, EngineError
 
@@ -107,29 +108,29 @@ def test_stacked_networks_against_loops(space: SearchSpace, data: tuple[list[Arc
 )
 def test_losses_by_hand(loss: str, expected: float) -> None:
     predicted, target = torch.tensor([[0.0, 1.0, 2.0]] * 2), torch.tensor([[0.0, 2.0, 0.5]] * 2)
-    assert _LOSSES[loss](predicted, target, 0.1).item() == pytest.approx(2 * expected)
+    assert LOSSES[loss](predicted, target, 0.1).item() == pytest.approx(2 * expected)
 
 
-def test_normal_scores() -> None:
-    assert _normal_scores(np.array([5.0, -1e9, 7.0])) == pytest.approx([0, -0.6745, 0.6745], abs=1e-4)
-    assert _normal_scores(np.array([1.0, 1.0, 1.0, 1.0])) == pytest.approx([0] * 4)
+def testnormal_scores() -> None:
+    assert normal_scores(np.array([5.0, -1e9, 7.0])) == pytest.approx([0, -0.6745, 0.6745], abs=1e-4)
+    assert normal_scores(np.array([1.0, 1.0, 1.0, 1.0])) == pytest.approx([0] * 4)
 
 
 def test_folds_keep_groups_whole() -> None:
     groups = np.random.default_rng(0).integers(30, size=200)
-    folds = _folds(groups, 5, np.random.default_rng(1))
+    folds = folds_of(groups, 5, np.random.default_rng(1))
     assert all(len(set(folds[groups == g])) == 1 for g in range(30))
     counts = np.bincount(folds)
     assert len(counts) == 5
     assert counts.max() - counts.min() <= np.bincount(groups).max()
-    assert _folds(np.array([0, 0, 1, 1]), 5, np.random.default_rng(1)).max() == 1
-    assert (_folds(np.zeros(4, dtype=int), 5, np.random.default_rng(1)) == -1).all()
+    assert folds_of(np.array([0, 0, 1, 1]), 5, np.random.default_rng(1)).max() == 1
+    assert (folds_of(np.zeros(4, dtype=int), 5, np.random.default_rng(1)) == -1).all()
 
 
 def test_batches_stay_in_their_pools() -> None:
     pools = [np.arange(10), np.arange(4)]
-    batches = _batches(pools, 5, torch.Generator().manual_seed(0))
-    first, second = next(batches), next(batches)
+    walk = batches(pools, 5, torch.Generator().manual_seed(0))
+    first, second = next(walk), next(walk)
     assert first.shape == (2, 5)
     assert sorted([*first[0].tolist(), *second[0].tolist()]) == list(range(10))
     assert {*first[1].tolist(), *second[1].tolist()} == set(range(4))

@@ -1,0 +1,179 @@
+"""A Gaussian process on graph features, with a length scale for each of them.
+
+Exact inference on few data, which is where searches live: the scales are found by the evidence, under a prior that
+keeps features apart which few data cannot tell apart. The posterior's own variance is the ranking's uncertainty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from search_spaces.errors import ConfigError
+
+from .base import register_predictor
+from .ranked import Ranking, RankPredictor, RankSettings
+from .ranking import kendall_tau
+from .reading import Members
+
+_JITTER = 1e-6
+_PRIOR, _PRIOR_WIDTH = (0.0, -3.0, -2.0), 2.0  # logarithms of the variances: of the kernel's parts and of the noise
+_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class GPSettings(RankSettings):
+    """Settings of `GPPredictor`.
+
+    Attributes:
+        scale_spreads: standard deviations, to choose from on held-out folds, of the logarithmic length scales under
+            their prior; under a small one all features count alike, which is what noisy scores allow.
+        steps: of L-BFGS, for the scales.
+        scales_from: scored members, at most, from which the scales are found.
+        most: scored members, at most, that the posterior rests on; a random choice of more.
+    """
+
+    scale_spreads: tuple[float, ...] = (0.1, 1.0)
+    steps: int = 40
+    scales_from: int = 300
+    most: int = 4000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.need_positive("steps", "scales_from", "most")
+        object.__setattr__(self, "scale_spreads", tuple(self.scale_spreads))
+        if not self.scale_spreads or min(self.scale_spreads) <= 0:
+            raise ConfigError(f"predictor 'gp' needs scale_spreads above 0, at least one; got {self.scale_spreads}")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Matern 5/2 with automatic relevance determination, beside a linear kernel (Rasmussen and Williams 2006, ch. 4).
+
+    `k(x, x') = a (1 + sqrt(5) r + 5/3 r^2) exp(-sqrt(5) r) + b x.x' / F` with `r^2 = sum_f (x_f - x'_f)^2 / l_f^2`, and
+    the noise variance s on the diagonal. The linear part is what much noise leaves to be learned.
+
+    Attributes:
+        scales: logarithms of l, `(F,)`.
+        variances: logarithms of a, s and b, `(3,)`.
+    """
+
+    scales: Tensor
+    variances: Tensor
+
+    def __call__(self, left: Tensor, right: Tensor) -> Tensor:
+        """`(L, F)` and `(R, F)` to `(L, R)`, without the noise."""
+        a, b = left / self.scales.exp(), right / self.scales.exp()
+        squares = 5 * ((a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T).clamp(min=_JITTER)
+        root = squares.sqrt()
+        near = self.variances[0].exp() * (1 + root + squares / 3) * torch.exp(-root)
+        return near + self.variances[2].exp() / left.shape[1] * left @ right.T
+
+    def prior_variance(self, points: Tensor) -> Tensor:
+        """`k(x, x)` of each point, `(B,)`."""
+        return self.variances[0].exp() + self.variances[2].exp() * points.square().mean(1)
+
+    def noisy(self, points: Tensor) -> Tensor:
+        """Covariance of the observations."""
+        return self(points, points) + (self.variances[1].exp() + _JITTER) * torch.eye(len(points), dtype=points.dtype)
+
+    @classmethod
+    def fit(cls, points: Tensor, target: Tensor, *, spread: float, steps: int) -> Kernel:
+        """The most probable scales and variances given observations (their evidence times the prior)."""
+        centre = 0.5 * math.log(points.shape[1]) + 0.3  # so that two random members correlate, whatever F
+        scales = torch.full((points.shape[1],), centre, dtype=points.dtype, requires_grad=True)
+        prior = torch.tensor(_PRIOR, dtype=points.dtype)
+        variances = prior.clone().requires_grad_()
+        kernel = cls(scales, variances)
+        optimizer = torch.optim.LBFGS([scales, variances], max_iter=steps, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            root = torch.linalg.cholesky(kernel.noisy(points))
+            weights = torch.cholesky_solve(target[:, None], root)[:, 0]
+            unlikely = target @ weights / 2 + root.diagonal().log().sum()
+            unlikely = unlikely + ((scales - centre) ** 2).sum() / (2 * spread**2)
+            unlikely = unlikely + ((variances - prior) ** 2).sum() / (2 * _PRIOR_WIDTH**2)
+            unlikely.backward()
+            return unlikely
+
+        optimizer.step(loss)
+        return cls(scales.detach(), variances.detach())
+
+
+@register_predictor("gp")
+class GPPredictor(RankPredictor):
+    """Gaussian process regression of normal scores on graph features and further inputs."""
+
+    Settings = GPSettings
+    settings: GPSettings
+    _kernel: Kernel
+    _points: Tensor
+    _weights: Tensor
+    _root: Tensor
+
+    def learn(self, seen: Members, target: np.ndarray, folds: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng(self.settings.seed)
+        points, goal = torch.from_numpy(seen.features), torch.from_numpy(target)
+        order = rng.permutation(len(seen))
+        trials = [self._held_out(points, goal, folds, order, spread) for spread in self.settings.scale_spreads]
+        best = int(np.argmax([kendall_tau(target, unseen) for unseen in trials]))
+        self._kernel = self._fit_kernel(points[order], goal[order], self.settings.scale_spreads[best])
+        kept = order[: self.settings.most]
+        self._points = points[kept]
+        self._weights, self._root = self._solve(self._kernel, self._points, goal[kept])
+        return trials[best]
+
+    def _held_out(
+        self, points: Tensor, goal: Tensor, folds: np.ndarray, order: np.ndarray, spread: float
+    ) -> np.ndarray:
+        """Posterior means of each fold, `(n,)`, given the others, which its kernel is fitted to as well."""
+        unseen = np.empty(len(points))
+        for fold in np.unique(folds):
+            out = folds == fold
+            rest = order[folds[order] != fold] if fold >= 0 else order
+            kernel = self._fit_kernel(points[rest], goal[rest], spread)
+            rest = rest[: self.settings.most]
+            unseen[out] = kernel(points[out], points[rest]) @ self._solve(kernel, points[rest], goal[rest])[0]
+        return unseen
+
+    def _fit_kernel(self, points: Tensor, goal: Tensor, spread: float) -> Kernel:
+        few = self.settings.scales_from
+        return Kernel.fit(points[:few], goal[:few], spread=spread, steps=self.settings.steps)
+
+    @staticmethod
+    def _solve(kernel: Kernel, points: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the observations in the posterior mean, and the root of their covariance."""
+        root = torch.linalg.cholesky(kernel.noisy(points))
+        return torch.cholesky_solve(target[:, None], root)[:, 0], root
+
+    def rank(self, members: Members) -> Ranking:
+        points = torch.from_numpy(members.features)
+        centres, variances = [], []
+        for start in range(0, len(points), _AT_ONCE):
+            part = points[start : start + _AT_ONCE]
+            near = self._kernel(part, self._points)
+            centres.append(near @ self._weights)
+            told = torch.linalg.solve_triangular(self._root, near.T, upper=False)
+            variances.append(self._kernel.prior_variance(part) - (told * told).sum(0))
+        return torch.cat(centres).numpy(), torch.cat(variances).clamp(min=0).sqrt().numpy()
+
+    def learned(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        tensors = {
+            "points": self._points,
+            "weights": self._weights,
+            "scales": self._kernel.scales,
+            "variances": self._kernel.variances,
+        }
+        return {k: v.numpy() for k, v in tensors.items()}, {}
+
+    def recall(self, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+        self._kernel = Kernel(*(torch.from_numpy(tensors[k].copy()) for k in ("scales", "variances")))
+        self._points, self._weights = (torch.from_numpy(tensors[k].copy()) for k in ("points", "weights"))
+        self._root = torch.linalg.cholesky(self._kernel.noisy(self._points))
