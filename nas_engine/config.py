@@ -170,10 +170,38 @@ class Supernet(Section):
     optimizer: Optimizer = Optimizer()
 
 
+class Segments(Section):
+    """Segment-wise search, used with `sample.strategy: segments`.
+
+    count: segments; None for as few as `limit` allows. keep: super-cells of a segment. check: share of the members
+    that check what the fit puts first. limit: sub-architectures of a segment. cost: the super-cells kept are the
+    best of several ranges of it, so that bounds can be set after the search; None for the best of all.
+    """
+
+    count: int | None = Field(None, ge=1)
+    keep: int = Field(6, ge=1)
+    check: float = Field(0.2, ge=0, lt=1)
+    limit: int = Field(300_000, ge=100)
+    cost: str | None = "macs"
+
+    @field_validator("cost")
+    @classmethod
+    def _known_cost(cls, value: str | None) -> str | None:
+        if value is not None and value not in COSTS:
+            raise ValueError(f"unknown cost {value!r}: {did_you_mean(value, COSTS)}")
+        return value
+
+
 class Sample(Section):
-    """Scoring of members by the supernet."""
+    """Scoring of members by the supernet.
+
+    architectures: members scored, in all. strategy: `uniform` (random members of the space) or `segments` (for spaces
+    too large for one table: segment by segment, keeping the best sub-architectures, as GCN-NAS does).
+    """
 
     architectures: int = Field(200, ge=10)
+    strategy: Literal["uniform", "segments"] = "uniform"
+    segments: Segments = Segments()
     images: int | None = Field(None, ge=1)
     recalibration_batches: int = Field(4, ge=1)
     batch_size: int = Field(256, ge=1)
@@ -185,7 +213,7 @@ class Predictor(BaseModel):
     """The predictor: its name, and further keys that its settings take."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    name: str = "gcn"
+    name: str = "ensemble"
 
     @property
     def settings(self) -> dict[str, Any]:

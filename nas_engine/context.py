@@ -88,6 +88,10 @@ class Context:
 
         predictor = self.config.predictor
         make_predictor(predictor.name, self.space, **{"seed": self.config.seed, **predictor.settings})
+        if self.config.sample.strategy == "segments" and self.config.sample.segments.cost != "latency_ms":
+            from .stages.segmenting import segment_search
+
+            segment_search(self)
         _ = samplers[self.config.search.sampler]
         for name in self.config.export.formats:
             _ = exporters[name]

@@ -58,11 +58,18 @@ def supernet(context: Context) -> Summary:
 
 
 def sample(context: Context) -> Summary:
-    """Score random members with the shared weights on long-lived actors; a row a member in `sample/scores.jsonl`."""
+    """Score members with the shared weights on long-lived actors; a row a member in `sample/scores.jsonl`.
+
+    They are random ones, or what a segment-wise search asks for.
+    """
     from ..tuning import MemberJob, score_members
+    from .segmenting import sample_segments
 
     settings = context.config.sample
     record = Record(context.path("sample", "scores.jsonl"))
+    if settings.strategy == "segments":
+        search = sample_segments(context, record)
+        return _sampled(record, f" in {len(search.segments)} segments") if search else {}
     scored = {row["code"] for row in record.rows}
     members = draw(context.space, settings.architectures, context.rng("sample"))
     if len(members) > settings.architectures:
@@ -77,8 +84,12 @@ def sample(context: Context) -> Summary:
     score_members(MemberJob.of(context.config, context.space, context.directory.path), waiting, arrived, context.stop)
     if context.stop():
         return {}
+    return _sampled(record)
+
+
+def _sampled(record: Record, how: str = "") -> Summary:
     best = max(row["accuracy"] for row in record.rows)
-    return {"architectures": len(record.rows), "text": f"{len(record.rows)} members scored, best {best:.1%}"}
+    return {"architectures": len(record.rows), "text": f"{len(record.rows)} members scored{how}, best {best:.1%}"}
 
 
 def predict(context: Context) -> Summary:
@@ -148,5 +159,6 @@ def table(context: Context) -> Summary:
     )
     if context.stop():
         return {}
-    kind = f"all {rows:,} distinct of {context.space.size:,} members" if whole else f"{rows:,} sampled members"
+    drawn = "members of the last segment" if context.config.sample.strategy == "segments" else "sampled members"
+    kind = f"all {rows:,} distinct of {context.space.size:,} members" if whole else f"{rows:,} {drawn}"
     return {"rows": rows, "whole": whole, "size": context.space.size, "text": kind}
