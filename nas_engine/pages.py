@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .show import TITLES, duration, figure, table, whole
 
 Row = Mapping[str, Any]
+_TOLD = {"latency_ms": "", "macs": "MACs", "bytes_moved": "moved"}
 _FRONT = ("trial", "id", "accuracy", "test_accuracy", "latency_ms", "params", "macs")
 
 
@@ -29,9 +31,24 @@ def profile(found: Row) -> Iterator[Any]:
         yield f"     all bounds together: {figure('accuracy', space['share'])} of the members costed"
     if space["bounds"]:
         yield ""
+    yield from _slowness(space.get("inefficiencies", ()))
     yield table(found["stages"], ("stage", "seconds", "words"), seconds="about", words="work")
     total = sum(row["seconds"] or 0 for row in found["stages"])
     yield f"about {duration(total)} in all, as estimated from a few timed steps"
+
+
+def _slowness(members: Sequence[Row]) -> Iterator[Any]:
+    """What makes members slower than their arithmetic, sentence by sentence."""
+    if not members:
+        return
+    yield "why members are not faster (guidelines of ShuffleNet V2; bytes are those moved for one image)"
+    for member in members:
+        told = [f"{figure(name, member['costs'].get(name))} {what}".rstrip() for name, what in _TOLD.items()]
+        yield f"  {member['which']} member {member['code']}: {', '.join(told)}"
+        for words in member["words"]:
+            whole_percents = words.replace(" %", "\u00a0%")
+            yield textwrap.fill(whole_percents, 100, initial_indent="    ", subsequent_indent="        ")
+    yield ""
 
 
 def _device(found: Row) -> str:
@@ -59,7 +76,7 @@ def search(outcome: Row) -> Iterator[Any]:
         yield from (f"  {path}" for path in bundles)
     yield f"report: {outcome['report']}"
     run = shlex.quote(outcome["run"])
-    yield f"next:\n  nas-engine query {run} --where 'latency_ms < 2'\n  nas-engine export {run} --trial N"
+    yield f"next:\n  nas-engine table query {run} --where 'latency_ms < 2'\n  nas-engine export {run} --trial N"
 
 
 def status(found: Row) -> Iterator[Any]:
@@ -88,12 +105,3 @@ def registered(rows: Sequence[Row]) -> Iterator[Any]:
     """Names and what they are."""
     columns = dict.fromkeys(key for row in rows for key in row)
     yield table(rows, columns)
-
-
-def query(rows: Sequence[Row]) -> Iterator[Any]:
-    """Rows of the lookup table."""
-    if not rows:
-        yield "no member of the table meets the condition"
-        return
-    yield table(rows, rows[0])
-    yield "accuracy is predicted on the scale of the shared weights: good for ranking, lower than after training"

@@ -1,4 +1,5 @@
-"""What a space costs, before anything is trained: extremes, medians, and the share that meets the bounds."""
+"""What a space costs, before anything is trained: extremes, medians, the share that meets the bounds, and why members
+are slower than their arithmetic."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from predictors.cost import CostModel
-from search_spaces import Architecture, SearchSpace
+from predictors.cost import CostModel, Finding, Roofline, check_guidelines, explain
+from search_spaces import Architecture, Graph, SearchSpace
 from search_spaces.errors import UnsatisfiableError
 
 from .config import Bound
@@ -41,14 +42,41 @@ class BoundVerdict:
 
 
 @dataclass(frozen=True)
+class Inefficiency:
+    """Why a network is slower than its arithmetic.
+
+    Attributes:
+        which: the member of the space: `typical` (of median cost) or `largest` of those sampled.
+        code: of the architecture.
+        costs: by name.
+        words: sentences, the worst first.
+        findings: of all four guidelines of ShuffleNet V2.
+    """
+
+    which: str
+    code: str
+    costs: dict[str, float]
+    words: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Inefficiency:
+        """Inverse of `asdict`."""
+        findings = tuple(Finding.from_dict(f) for f in data["findings"])
+        return cls(**{**data, "words": tuple(data["words"]), "findings": findings})
+
+
+@dataclass(frozen=True)
 class SpaceProfile:
-    """Size, distinct sampled members, extents of all costs, verdicts of all bounds, share that meets all bounds."""
+    """Size, distinct sampled members, extents of all costs, verdicts of all bounds, share that meets all bounds, and
+    what makes a typical and the largest member slower than need be."""
 
     size: int
     sampled: int
     extents: tuple[Extent, ...]
     bounds: tuple[BoundVerdict, ...]
     share: float
+    inefficiencies: tuple[Inefficiency, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,7 +85,9 @@ class SpaceProfile:
     def from_dict(cls, data: Mapping[str, Any]) -> SpaceProfile:
         """Inverse of `to_dict`."""
         extents = tuple(Extent(**e) for e in data["extents"])
-        return cls(**{**data, "extents": extents, "bounds": tuple(BoundVerdict(**b) for b in data["bounds"])})
+        bounds = tuple(BoundVerdict(**b) for b in data["bounds"])
+        found = tuple(Inefficiency.from_dict(i) for i in data.get("inefficiencies", ()))
+        return cls(**{**data, "extents": extents, "bounds": bounds, "inefficiencies": found})
 
     def require(self) -> None:
         """Raise `UnsatisfiableError` where some bound cannot be met, or no sampled member meets all of them."""
@@ -78,8 +108,12 @@ def profile_space(
     bounds: Iterable[Bound],
     rng: np.random.Generator,
     sample: int = SAMPLE,
+    roofline: Roofline | None = None,
 ) -> SpaceProfile:
-    """Cost a sample of the space (all of it where it is small) and search its extremes."""
+    """Cost a sample of the space (all of it where it is small) and search its extremes.
+
+    With a roofline of the device, findings come with shares of the predicted time.
+    """
     members = draw(space, sample, rng)
     costs = costs_of(models, space, members)
     bounds = [b for b in bounds if b.metric in models]
@@ -99,7 +133,32 @@ def profile_space(
         meets = np.array([bound.holds(v) for v in costs[bound.metric]])
         met &= meets
         verdicts.append(_verdict(bound, extents[bound.metric], float(meets.mean())))
-    return SpaceProfile(space.size, len(members), tuple(extents.values()), tuple(verdicts), float(met.mean()))
+    found = _inefficiencies(space, members, costs, roofline)
+    return SpaceProfile(space.size, len(members), tuple(extents.values()), tuple(verdicts), float(met.mean()), found)
+
+
+def _inefficiencies(
+    space: SearchSpace, members: Sequence[Architecture], costs: Mapping[str, np.ndarray], roofline: Roofline | None
+) -> tuple[Inefficiency, ...]:
+    """Of the members with the median and the largest latency, or last cost where latency is not among them."""
+    if not costs:
+        return ()
+    order = np.argsort(costs.get("latency_ms", list(costs.values())[-1]), kind="stable")
+    found = []
+    for which, i in (("typical", int(order[len(order) // 2])), ("largest", int(order[-1]))):
+        findings, words = why_slow(space.graph(members[i]), roofline)
+        figures = {name: float(values[i]) for name, values in costs.items()}
+        found.append(Inefficiency(which, members[i].code, figures, tuple(words), tuple(findings)))
+    return tuple(found)
+
+
+def why_slow(graph: Graph, roofline: Roofline | None) -> tuple[list[Finding], list[str]]:
+    """What ShuffleNet V2's guidelines say of a network, and the sentences for people, the worst first."""
+    if roofline is None or not roofline.trusted:
+        findings = check_guidelines(graph)
+        return findings, explain(findings)
+    findings = check_guidelines(graph, roofline.times(graph))
+    return findings, [*explain(findings), roofline.explain(graph)]
 
 
 def draw(space: SearchSpace, count: int, rng: np.random.Generator) -> list[Architecture]:

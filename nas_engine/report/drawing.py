@@ -30,7 +30,7 @@ FAMILIES = {
     "other": "other",
 }
 _FAMILY_OF = {
-    "convolution": ("conv2d", "conv_transpose2d"),
+    "convolution": ("conv2d", "conv_transpose2d", "functional_adder2d", "functional_shift_conv2d"),
     "linear": ("linear", "matmul"),
     "pooling": ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "resize", "mean"),
     "activation": ("activation", "batch_norm", "layer_norm", "group_norm", "dropout"),
@@ -112,7 +112,7 @@ def family(signature: Signature) -> str:
         name = signature.operator.name
         return next((kind for kind, names in _FAMILY_OF.items() if name in names), "other")
     parts = [s for _, s, _ in signature.flat if s.operator.name != "input"]
-    return family(max(parts, key=lambda s: s.cost.macs)) if parts else "arithmetic"
+    return family(max(parts, key=lambda s: (s.cost.macs, s.cost.adds))) if parts else "arithmetic"
 
 
 def has_residual(signature: Signature) -> bool:

@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from search_spaces.errors import DataError, RunError
+
 from ..config import COSTS
 from ..files import read_json
 from ..run import STAGES, Run
 
 if TYPE_CHECKING:
+    from predictors.cost import Roofline
+
     from ..tuning import TrialSummary
 
 Values = NDArray[np.float64]
@@ -75,6 +79,19 @@ class Findings:
     def latency(self) -> dict[str, Any]:
         """The latency model's summary of itself, empty before the device is measured."""
         return dict((self.device or {}).get("latency", {}))
+
+    @cached_property
+    def roofline(self) -> Roofline | None:
+        """Rates of the device, where the device stage left them."""
+        from predictors.cost import Roofline
+
+        path = self.path / "device" / "roofline.json"
+        if self.device is None or not path.exists():
+            return None
+        try:
+            return Roofline.from_json(path.read_text(encoding="utf-8"))
+        except (DataError, ValueError) as e:
+            raise RunError(f"{path} is damaged ({e}); delete it to have the report without it") from None
 
     @cached_property
     def training(self) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.errors import EngineError
 
 from ..config import COSTS
+from ..profile import why_slow
 from ..show import MISSING, count, duration, figure, milliseconds, percent, whole
 from . import drawing
 from .findings import Findings
@@ -21,7 +22,8 @@ from .words import COST_MEANINGS, cost_name, listed, plural, short, standard_err
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from search_spaces import Architecture
+    from predictors.cost import Roofline
+    from search_spaces import Architecture, Graph
 
 Row = dict[str, Any]
 
@@ -216,6 +218,8 @@ def drawings(f: Findings) -> Row:
         drawn = [_drawn(f, n, a, drawing.draw_graph(g)) for n, a, g in zip(f.winners, members, shown, strict=True)]
     except EngineError as e:
         return {**nothing, "problem": str(e)}
+    for row, graph in zip(drawn, graphs, strict=True):
+        row["slow"] = slowness(graph, f.roofline)
     if shown is graphs:
         return {**nothing, "networks": drawn, "families": drawing.families(*graphs)}
     cell = drawing.repeated(graphs[0])
@@ -234,6 +238,29 @@ def _drawn(f: Findings, network: Mapping[str, Any], architecture: Architecture, 
         "choices": [(name, str(option)) for name, option in architecture.values.items()],
         "code": architecture.code,
     }
+
+
+def slowness(graph: Graph, roofline: Roofline | None) -> Row:
+    """Why a network is not faster: broken guidelines with the shares they concern, and what its time goes into."""
+    from predictors.cost.guidelines import TITLES, worst_first
+
+    trusted = roofline if roofline is not None and roofline.trusted else None
+    findings, _ = why_slow(graph, trusted)
+    broken = [
+        {
+            "guideline": found.guideline,
+            "title": TITLES[found.guideline],
+            "words": _unbroken(found.words.removeprefix(f"{found.guideline}: ")),
+            "time": None if found.time_share is None else _unbroken(percent(found.time_share, 0)),
+        }
+        for found in worst_first(findings)
+    ]
+    return {"broken": broken, "time": _unbroken(trusted.explain(graph)) if trusted else None}
+
+
+def _unbroken(words: str) -> str:
+    """A sentence from its capital on, whose percents are not torn at the end of a line."""
+    return f"{words[0].upper()}{words[1:]}".replace(" %", "\u00a0%")
 
 
 # ---- trust -------------------------------------------------------------------------------------------------------
@@ -400,7 +427,7 @@ def commands(f: Findings) -> list[tuple[str, str]]:
     condition = next(iter(f.run.config.constraints), "latency_ms < 1")
     rows = [("Continue or repeat this run", f.run.command)]
     if f.cloud:
-        query = f"nas-engine query {path} --where {shlex.quote(condition)} --sort accuracy --top 10"
+        query = f"nas-engine table query {path} --where {shlex.quote(condition)} --sort accuracy --top 10"
         rows.append(("Ask the lookup table under another bound", query))
     if f.networks:
         trial = f.winners[0]["trial"] if f.winners else f.networks[0]["trial"]

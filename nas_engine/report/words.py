@@ -15,6 +15,8 @@ COST_NAMES = {
     "latency_ms": "Latency",
     "params": "Parameters",
     "macs": "MACs",
+    "adds": "Additions",
+    "shifts": "Shifts",
     "activation_bytes": "Peak activations",
     "bytes_moved": "Memory traffic",
 }
@@ -22,6 +24,8 @@ COST_MEANINGS = {
     "latency_ms": "time of one inference on the device",
     "params": "learned numbers",
     "macs": "multiply-accumulates of one image",
+    "adds": "additions of one image outside multiply-accumulates",
+    "shifts": "bit shifts of one image",
     "activation_bytes": "peak of live activations of one image, float32",
     "bytes_moved": "bytes read and written for one image, float32",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from ..files import write_text
 from ..profile import SpaceProfile, draw, profile_space
 
 if TYPE_CHECKING:
+    from predictors.cost import DeviceProfile, Roofline
     from predictors.cost.latency import LatencyModel
+    from search_spaces import SearchSpace
 
     from ..config import Optimizer
     from ..train import Program
@@ -23,7 +26,9 @@ def device(context: Context) -> Summary:
     """Build the latency model, profile the space, refuse bounds that cannot be met."""
     model = _latency_model(context)
     write_text(context.path("device", "latency.json"), model.to_json())
-    profiled = _profile(context, model)
+    roofline = _roofline(context, model.profile)
+    write_text(context.path("device", "roofline.json"), roofline.to_json())
+    profiled = _profile(context, model, roofline)
     profiled.require()
     for verdict in profiled.bounds:
         (context.warn if verdict.trivial else context.note)(verdict.words)
@@ -36,6 +41,7 @@ def device(context: Context) -> Summary:
         "data": context.data.description,
         "device": model.profile.to_dict(),
         "latency": summary,
+        "roofline": roofline.summary(),
         "profile": profiled.to_dict(),
         "text": text,
     }
@@ -44,7 +50,8 @@ def device(context: Context) -> Summary:
 def profile(context: Context) -> dict[str, Any]:
     """What `nas-engine profile` shows: the space, its costs, the bounds, and an estimate of time for each stage."""
     model = _latency_model(context)
-    profiled = _profile(context, model)
+    roofline = _roofline(context, model.profile)
+    profiled = _profile(context, model, roofline)
     return {
         "space": context.config.space.name,
         "size": profiled.size,
@@ -53,6 +60,7 @@ def profile(context: Context) -> dict[str, Any]:
         "stages": estimate(context),
         "device": model.profile.to_dict(),
         "latency": model.summary(),
+        "roofline": roofline.summary(),
     }
 
 
@@ -74,11 +82,37 @@ def _latency_model(context: Context) -> LatencyModel:
     )
 
 
-def _profile(context: Context, model: LatencyModel) -> SpaceProfile:
+def _roofline(context: Context, described: DeviceProfile) -> Roofline:
+    """The device's rates, by which networks are explained; what is measured is kept for later runs on the device."""
+    from predictors.cost import Roofline
+
+    context.step("rates of the device", 0, None)
+    seconds = _ROOFLINE_SHARE * context.config.device.measure_seconds
+    return Roofline.measure(described, seconds=seconds, rng=context.rng("roofline"))
+
+
+_ROOFLINE_SHARE = 0.1  # of the seconds granted for measuring, on top of them
+
+
+def _profile(context: Context, model: LatencyModel, roofline: Roofline) -> SpaceProfile:
     from predictors.cost import make_cost_model
 
-    costs = {name: make_cost_model(name) for name in context.config.costs if name != "latency_ms"}
-    return profile_space(context.space, {**costs, "latency_ms": model}, context.config.bounds, context.rng("profile"))
+    names = [name for name in context.config.costs if name != "latency_ms"]
+    if _multiplication_free(context.space):
+        names = list(dict.fromkeys([*names, "adds", "shifts"]))
+    models = {**{name: make_cost_model(name) for name in names}, "latency_ms": model}
+    return profile_space(context.space, models, context.config.bounds, context.rng("profile"), roofline=roofline)
+
+
+def _multiplication_free(space: SearchSpace) -> bool:
+    """Whether some member has operators that add or shift instead of multiplying, so that counting those tells."""
+    from search_spaces.operators.multiplication_free import FREE
+
+    graphs = (space.graph(architecture).inline() for architecture in islice(space.envelope(), _LOOKED_AT))
+    return any(node.operator in FREE for graph in graphs for node in graph.nodes)
+
+
+_LOOKED_AT = 200  # members of the envelope
 
 
 def estimate(context: Context) -> list[dict[str, Any]]:

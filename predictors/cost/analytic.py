@@ -1,6 +1,6 @@
-"""Costs that are counted: parameters, multiply-accumulates, bytes moved, and the peak of live activations.
+"""Costs that are counted: parameters, MACs, additions, shifts, bytes moved, and the peak of live activations.
 
-The first three are sums over nodes. The peak is no sum, but a composite changes it only through what goes in and what
+All but the last are sums over nodes. The peak is no sum, but a composite changes it only through what goes in and what
 comes out, so the peak inside a block is computed once for each situation it meets and looked up from then on.
 """
 
@@ -69,6 +69,27 @@ class Macs(_Counted):
 
     def figure(self, cost: Cost) -> float:
         return cost.macs
+
+
+@register_cost_model("adds")
+class Adds(_Counted):
+    """Additions of one example outside multiply-accumulates: of biases and element-wise sums, and what
+    multiplication-free operators do instead of multiplying (two a weight and output in an adder layer)."""
+
+    unit = "additions"
+
+    def figure(self, cost: Cost) -> float:
+        return cost.adds
+
+
+@register_cost_model("shifts")
+class Shifts(_Counted):
+    """Bit shifts of one example: what operators with weights that are powers of two do instead of multiplying."""
+
+    unit = "shifts"
+
+    def figure(self, cost: Cost) -> float:
+        return cost.shifts
 
 
 @register_cost_model("bytes_moved")

@@ -77,7 +77,6 @@ def make_cost_model(name: str) -> CostModel:
     cls = cost_models[name]
     if cls.source != "analytic":
         ready = ", ".join(n for n, c in cost_models.items() if c.source == "analytic")
-        raise ConfigError(
-            f"cost model {name!r} is made from measurements: use {cls.__name__}.build or from_json; ready ones: {ready}"
-        )
+        made = next(f"{cls.__name__}.{how}" for how in ("build", "measure", "fit", "from_json") if hasattr(cls, how))
+        raise ConfigError(f"cost model {name!r} is made from measurements: use {made}; ready ones: {ready}")
     return cls()

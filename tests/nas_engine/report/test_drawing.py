@@ -78,6 +78,7 @@ def test_details_are_what_tells_operators_apart():
 def test_a_composite_is_of_the_family_that_does_its_work():
     assert family(Signature.named("inverted_residual", {"out_channels": 8}, ((8, 4, 4),))) == "convolution"
     assert family(Signature.named("classifier", {"classes": 10}, ((8, 4, 4),))) == "linear"
+    assert family(Signature.named("adder2d", {"out_channels": 8}, ((8, 4, 4),))) == "convolution"
     assert family(Signature.named("resize", {"size": 6}, ((8, 4, 4),))) == "pooling"
     pools = {"operations": ("avg_pool_3x3", "none", "none", "none", "none", "skip_connect")}
     assert family(Signature.named("nasbench201_cell", pools, ((8, 4, 4),))) in ("pooling", "arithmetic")

@@ -15,7 +15,7 @@ from predictors.cost.analytic import ActivationBytes
 from search_spaces import Graph, GraphBuilder, Network, Node, Operator, Shape, Signature, make_space
 from tests.predictors.cost.synthetic import READY
 
-ANALYTIC = ("params", "macs", "bytes_moved", "activation_bytes")
+ANALYTIC = ("params", "macs", "adds", "shifts", "bytes_moved", "activation_bytes")
 
 
 def by_hand(graph: Graph) -> int:
@@ -52,6 +52,8 @@ def test_costs_equal_those_of_the_inlined_graph(name: str) -> None:
         flat = [node.signature.cost for node in graph.inline().nodes]
         assert costs["params"][i] == sum(c.params for c in flat)
         assert costs["macs"][i] == sum(c.macs for c in flat)
+        assert costs["adds"][i] == sum(c.adds for c in flat)
+        assert costs["shifts"][i] == sum(c.shifts for c in flat)
         assert costs["bytes_moved"][i] == sum(c.bytes_read + c.bytes_written for c in flat)
         assert costs["activation_bytes"][i] == by_hand(graph)
         assert make_cost_model("macs").cost(graph) == costs["macs"][i]
@@ -207,3 +209,14 @@ def test_peak_is_what_torch_allocates() -> None:
             end = e.start_ns() + e.duration_ns()
             peak = max(peak, sum(n for t, n in memory if t <= end))
     assert peak == make_cost_model("activation_bytes").cost(graph) - 4 * 3 * 32 * 32
+
+
+def test_additions_and_shifts_of_operators_that_do_not_multiply() -> None:
+    """Two additions a weight and pixel in an adder layer, a shift and an addition in the other."""
+    g = GraphBuilder((8, 4, 4))
+    x = g.add("adder2d", g.input, out_channels=6, kernel_size=3, padding="same")
+    graph = g.build(g.add("shift_conv2d", x, out_channels=5, kernel_size=1))
+    adds, shifts, macs = (make_cost_model(name).cost(graph) for name in ("adds", "shifts", "macs"))
+    assert adds == 2 * 6 * 72 * 16 + 5 * 6 * 16
+    assert shifts == 5 * 6 * 16
+    assert macs == 0
