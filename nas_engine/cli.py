@@ -55,9 +55,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _verb: Callable[..., Any] = functools.partial(app.command, cls=_Verb)
+_table = typer.Typer(cls=_Verbs, no_args_is_help=True, rich_markup_mode=None, help="Build and ask lookup tables.")
+_table_verb: Callable[..., Any] = functools.partial(_table.command, cls=_Verb)
+app.add_typer(_table, name="table")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, or the directory of a run.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, or its name under results/.")]
+TablePath = Annotated[
+    Path, typer.Argument(metavar="RUN|TABLE", help="Run, its name under results/, or a .parquet file.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value, such as search.trials=24; may be repeated."),
@@ -184,23 +190,75 @@ def list_(
 
 
 @_verb()
-def query(
-    run: RunPath,
+def predict(
+    architecture: Annotated[str, typer.Argument(metavar="ARCH.json", help="File of architectures, or a code.")],
+    run: Annotated[Path, typer.Option("--run", metavar="RUN", help="Directory of a run, or its name under results/.")],
+    json: AsJson = False,
+) -> None:
+    """Show what a run believes of architectures.
+
+    A file holds an architecture as JSON, a list of them, or one or a code a line.
+    """
+    from . import lookup, pages_tables
+
+    found = _open(run)
+    _print(lookup.predict(found, lookup.read_architectures(architecture, found.space)), json, pages_tables.predict)
+
+
+@_table_verb("build")
+def table_build(config: ConfigPath, set_: Overrides = None, json: AsJson = False) -> None:
+    """Build the lookup table, or go on with it, and stop there.
+
+    What comes before it (device, shared weights, scores, predictor) is done first where it is missing. Ctrl-C once
+    stops cleanly, twice at once; either way the same command goes on.
+    """
+    from . import lookup, pages_tables
+    from .interrupt import Interrupt
+    from .pipeline import run_pipeline
+    from .progress import Reporter
+
+    asked = lookup.config_of(config, set_ or ())
+    with Reporter() as reporter, Interrupt() as stop:
+        run = run_pipeline(asked, progress=reporter, stop=stop, until="table")
+    _print(run.table.about(), json, pages_tables.info)
+    if not json:
+        print(f"next: nas-engine table query {shlex.quote(str(run.path))} --where 'params < 5e5'")
+
+
+@_table_verb("query")
+def table_query(
+    table: TablePath,
     where: Annotated[
         str | None, typer.Option(metavar="CONDITION", help="Such as 'latency_ms < 2 and params < 5e5'.")
     ] = None,
-    sort: Annotated[str | None, typer.Option(metavar="COLUMN", help="Accuracy falling, costs rising.")] = "accuracy",
-    top: Annotated[int, typer.Option(min=1, metavar="N", help="Rows to show.")] = 10,
+    sort: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Accuracy (default) falling, all else rising.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, metavar="N", help="Rows to show: 10, or all of a front.")] = None,
+    columns: Annotated[str | None, typer.Option(metavar="A,B,...", help="Columns to show, or all.")] = None,
+    pareto: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Only rows that none beats, such as accuracy,latency_ms.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
-    """Ask the lookup table of a run.
+    """Ask a lookup table.
 
     It holds predicted accuracy and costs of the whole space, or of a large sample of it.
     """
-    from . import pages
+    from . import lookup, pages_tables
 
-    rows = _open(run).query(where, sort, top)
-    _print(rows.to_dict("records"), json, pages.query)
+    found = lookup.open_table(table)
+    rows = lookup.ask(found, where, sort, top, columns, pareto).to_dict("records")
+    hidden = () if columns else tuple(found.choices.values())
+    _print(rows, json, lambda rows: pages_tables.query(rows, hidden))
+
+
+@_table_verb("info")
+def table_info(table: TablePath, json: AsJson = False) -> None:
+    """Show what a lookup table holds and where it comes from."""
+    from . import lookup, pages_tables
+
+    _print(lookup.open_table(table).about(), json, pages_tables.info)
 
 
 @_verb()

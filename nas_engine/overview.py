@@ -143,7 +143,9 @@ def _spaces() -> Iterator[Row]:
     from search_spaces import make_space, spaces
 
     for name, cls in spaces.items():
-        yield {"name": name, "members": make_space(name).size, "about": _first_sentence(cls)}
+        parameters = inspect.signature(cls).parameters.values()
+        ready = all(p.default is not p.empty for p in parameters)
+        yield {"name": name, "members": make_space(name).size if ready else None, "about": _first_sentence(cls)}
 
 
 def _operators() -> Iterator[Row]:

@@ -77,13 +77,16 @@ _FREE: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def run_pipeline(config: Config, *, progress: Progress = silent, stop: Callable[[], bool] = never) -> Run:
+def run_pipeline(
+    config: Config, *, progress: Progress = silent, stop: Callable[[], bool] = never, until: str = STAGES[-1]
+) -> Run:
     """Run or continue a search.
 
     Args:
         config: what is asked for; the run lives in `config.directory`.
         progress: listens to events, see `nas_engine.progress`.
         stop: asked between pieces of work; once true, the run ends cleanly with `Interrupted`.
+        until: the last stage to run; all of them by default.
 
     Raises:
         ConfigError, SpaceError, DataError: an unknown name or setting; told before the directory is touched.
@@ -101,12 +104,14 @@ def run_pipeline(config: Config, *, progress: Progress = silent, stop: Callable[
             done = directory.done(name)
             if done is not None and stage.enough(config, done):
                 progress("stage", {"name": name, "state": "skipped", "text": f"{stage.title}: done before"})
-                continue
-            _run_stage(context, name, stage)
+            else:
+                _run_stage(context, name, stage, Run(directory.path, config).command_until(until))
+            if name == until:
+                break
     return Run(directory.path, config)
 
 
-def _run_stage(context: Context, name: str, stage: Stage) -> None:
+def _run_stage(context: Context, name: str, stage: Stage, command: str) -> None:
     directory = context.directory
     context.progress("stage", {"name": name, "state": "start", "text": stage.title})
     directory.begin(name, inputs(context, name))
@@ -114,7 +119,7 @@ def _run_stage(context: Context, name: str, stage: Stage) -> None:
     try:
         summary = stage.work(context)
         if context.stop():
-            raise Interrupted(f"stopped in stage {name!r}; go on with: {Run(directory.path, context.config).command}")
+            raise Interrupted(f"stopped in stage {name!r}; go on with: {command}")
     except BaseException:
         directory.interrupted(name, time.perf_counter() - started)
         raise
@@ -130,6 +135,8 @@ def inputs(context: Context, name: str) -> dict[str, Any]:
         chosen[section] = {key: value for key, value in chosen[section].items() if key not in keys}
     if name == "device":
         chosen["data"] = {**chosen["data"], "fingerprint": context.data.fingerprint}
+    if name == "sample" and context.config.sample.strategy == "segments":  # which asks a predictor what to score
+        chosen["predictor"] = dumped["predictor"]
     return chosen
 
 

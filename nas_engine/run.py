@@ -11,7 +11,7 @@ import platform
 import shlex
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
@@ -167,7 +167,7 @@ def _differences(old: Any, new: Any, where: str = "") -> list[str]:
 
 
 class Run:
-    """A run as its user reads it: `Run.open(path)`, then `table`, `query`, `pareto`, `best`, `export`."""
+    """A run as its user reads it: `Run.open(path)`, then `table`, `query`, `predict`, `pareto`, `best`, `export`."""
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path = path
@@ -195,14 +195,26 @@ class Run:
         """The lookup table of predictions and costs."""
         path = self.path / "table" / "table.parquet"
         if not path.exists():
-            raise RunError(f"run {self.path.name!r} has no table yet; continue it with: {self.command}")
+            raise RunError(f"run {self.path.name!r} has no table yet; make it with: {self.command_until('table')}")
         from predictors.table import LookupTable
 
         return LookupTable.open(path)
 
-    def query(self, where: str | None = None, sort: str | None = None, top: int | None = 10) -> pd.DataFrame:
+    def query(
+        self,
+        where: str | None = None,
+        sort: str | None = None,
+        top: int | None = 10,
+        columns: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
         """Rows of the table: `run.query("latency_ms < 2 and params < 5e5", sort="accuracy", top=10)`."""
-        return self.table.query(where, sort, top)
+        return self.table.query(where, sort, top, columns)
+
+    def predict(self, architectures: Sequence[Architecture]) -> list[dict[str, Any]]:
+        """What the run believes of architectures of its space, in the table or not; see `lookup.predict`."""
+        from .lookup import predict
+
+        return predict(self, architectures)
 
     @property
     def pareto(self) -> pd.DataFrame:
@@ -249,7 +261,12 @@ class Run:
     @property
     def command(self) -> str:
         """The command that continues or repeats this run."""
-        return f"nas-engine search {shlex.quote(str(self.path / 'config.yaml'))}"
+        return self.command_until(STAGES[-1])
+
+    def command_until(self, stage: str) -> str:
+        """The command that continues this run and ends after a stage: the table, or all of it."""
+        verb = "table build" if stage == "table" else "search"
+        return f"nas-engine {verb} {shlex.quote(str(self.path / 'config.yaml'))}"
 
     @property
     def status(self) -> list[dict[str, Any]]:

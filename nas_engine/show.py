@@ -23,6 +23,7 @@ TITLES = {
     "test_accuracy": "test",
     "params": "params",
     "macs": "MACs",
+    "adds": "additions",
     "activation_bytes": "activations",
     "bytes_moved": "bytes moved",
     "latency_ms": "latency",
@@ -136,7 +137,7 @@ def figure(name: str, value: Any) -> str:
         return count(float(value), "B")
     if name == "seconds":
         return duration(float(value))
-    if name in ("params", "macs"):
+    if name in ("params", "macs", "adds", "shifts"):
         return count(float(value))
     if isinstance(value, int):
         return whole(value)

@@ -14,7 +14,7 @@ from search_spaces.errors import ConfigError, did_you_mean
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))
-      | (?P<name>[A-Za-z_]\w*)
+      | (?P<name>[A-Za-z_]\w*(?:\.\w+|\[\d+\])*|`[^`]+`)
       | (?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")
       | (?P<sign><=|>=|<>|!=|==|[<>=+\-*/%(),])
     )""",
@@ -27,8 +27,9 @@ _EXAMPLE = "for example: latency_ms < 2 and params < 5e5"
 def to_sql(condition: str, columns: Collection[str]) -> str:
     """The condition as an SQL expression over quoted columns.
 
-    Allowed are columns, numbers, text in quotes, comparisons, `+ - * / %`, `and`, `or`, `not`, `between`, `in (...)`,
-    `is null`, and parentheses. Whether they make sense together is for the database to say.
+    Allowed are columns (`stage0.depth` and `arch[0]` as they stand, any other name in backticks), numbers, text in
+    quotes, comparisons, `+ - * / %`, `and`, `or`, `not`, `between`, `in (...)`, `is null`, and parentheses. Whether
+    they make sense together is for the database to say.
 
     Raises:
         ConfigError: anything else, with the nearest column for an unknown name.
@@ -74,9 +75,15 @@ def _tokens(condition: str) -> Iterator[tuple[str, str]]:
         position = found.end()
 
 
+def quoted(column: str) -> str:
+    """A column's name as SQL holds it."""
+    return '"' + column.replace('"', '""') + '"'
+
+
 def _name(token: str, columns: Collection[str]) -> str:
-    if token in columns:
-        return f'"{token}"'
+    name = token.strip("`")
+    if name in columns:
+        return quoted(name)
     if token.lower() in _WORDS:
         return token.upper()
-    raise ConfigError(f"the table has no column {token!r}: {did_you_mean(token, columns)}")
+    raise ConfigError(f"the table has no column {name!r}: {did_you_mean(name, columns)}")

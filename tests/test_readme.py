@@ -17,8 +17,13 @@ from search_spaces.errors import EngineError
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLES = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line[2:].split("#")[0] for line in README.splitlines() if line.startswith("$ nas-engine ")]
+COMMANDS = [
+    line[line.index("nas-engine") :].split("#")[0]
+    for line in (README + TABLES).splitlines()
+    if re.match(r"\$ (\w+=\S+ )?nas-engine ", line)
+]
 
 
 def example(words: str) -> str:
@@ -88,8 +93,10 @@ def test_commands_exist(command: str) -> None:
 
     from nas_engine.cli import app
 
-    _, verb, *rest = shlex.split(command)
-    known = get_command(app).commands[verb]  # type: ignore[attr-defined]
+    _, *rest = shlex.split(command)
+    known = get_command(app)
+    while hasattr(known, "commands"):
+        known = known.commands[rest.pop(0)]
     options = {name for p in known.params for name in p.opts}
     assert {word for word in rest if word.startswith("--")} <= options
 

@@ -21,6 +21,7 @@ from search_spaces import SearchSpace, make_space
 from search_spaces.errors import EngineError
 
 from ..config import Config
+from ..files import read_json
 from ..interrupt import never
 from .members import space_parameters
 from .pool import map_unordered
@@ -47,6 +48,7 @@ class TableJob:
         rows: of a sampled table.
         whole: every distinct member instead.
         workers: processes; 1 for this one.
+        segmented: the members that a search by segments leads to instead.
     """
 
     space: str
@@ -58,6 +60,7 @@ class TableJob:
     whole: bool
     workers: int = 1
     device: str = "cpu"
+    segmented: bool = False
 
     @classmethod
     def of(cls, config: Config, space: SearchSpace, directory: Path, *, whole: bool) -> TableJob:
@@ -70,6 +73,7 @@ class TableJob:
             seed=config.seed,
             rows=config.table.rows,
             whole=whole,
+            segmented=config.sample.strategy == "segments",
             workers=config.table.workers,
         )
 
@@ -83,19 +87,21 @@ class TableJob:
     def open(self) -> Callable[[Part], tuple[int, int]]:
         """Load the predictor and the cost models; the result writes a part, and gives its number and its rows."""
         from predictors.base import load_predictor
-        from predictors.table import TableWriter, build_rows, table_metadata
+        from predictors.table import TableWriter, build_rows, table_metadata, table_schema
 
         space = make_space(self.space, self.parameters)
         predictor = load_predictor(self.directory / "predict" / "model", space)
         models = self._cost_models()
         metadata = table_metadata(space, predictor, models, seed=self.seed, parameters=self.parameters)
         metadata = json.loads(json.dumps({**metadata, "latencies": self._fingerprint()}))
+        schema = table_schema(space, models)
+        stated = {"seed": self.seed, "date": metadata["date"]}
 
         def write(part: Part) -> tuple[int, int]:
             number, codes = part
             if not _is_finished(self.part(number), codes, metadata):
-                with TableWriter(self.part(number), models, metadata) as writer:
-                    for rows in build_rows(space, predictor, models, map(space.decode, codes), batch=_PART):
+                with TableWriter(self.part(number), schema, metadata) as writer:
+                    for rows in build_rows(space, predictor, models, map(space.decode, codes), batch=_PART, **stated):
                         writer.write(rows)
             return number, len(codes)
 
@@ -127,6 +133,11 @@ class TableJob:
         if self.whole:
             yield from (a.code for a in space.enumerate() if space.canonical(a) == a)
             return
+        if self.segmented:
+            from predictors.segments import segment_members
+
+            yield from segment_members(read_json(self.directory / "sample" / "segments.json"), space)
+            return
         rng = np.random.default_rng([self.seed, *b"table"])
         found: set[str] = set()
         for _ in range(_DRAWS * self.rows):
@@ -154,7 +165,7 @@ def build_table(
     written: dict[int, int] = {}
     for number, rows in map_unordered(job, _parts(job), workers=job.workers, stop=stop):
         written[number] = rows
-        on_rows(sum(written.values()), None if job.whole else job.rows)
+        on_rows(sum(written.values()), None if job.whole or job.segmented else job.rows)
     if stop():
         return 0
     rows = merge_parts([job.part(number) for number in sorted(written)], job.path)

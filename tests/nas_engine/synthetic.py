@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from scipy.stats import kendalltau
 
 from nas_engine.config import COSTS, Config, make_config
 from nas_engine.profile import BoundVerdict, Extent, SpaceProfile, costs_of, draw
 from nas_engine.run import STAGES, Run, RunDirectory
-from predictors.cost import make_cost_model
+from predictors.cost import cost_models, make_cost_model
+from predictors.table import TableWriter, choice_columns, table_schema
 from search_spaces import Architecture, SearchSpace, make_space
 
+_MODEL, _DATE = "5f0c93b7aa10de42", "2025-01-02T03:04:05+00:00"  # of the predictor and of the table
 _DATA: dict[str, dict[str, Any]] = {
     "nasbench201": {
         "input_shape": [1, 8, 8],
@@ -318,14 +319,44 @@ class _Builder:
         return {"tau": believed["predictor"]["tau"], "members": len(rows), "held_out": 50}
 
     def _table(self) -> dict[str, Any]:
-        columns = {
+        costs = dict.fromkeys(self.costs, "analytic") | {"latency_ms": "table"}
+        schema = table_schema(self.space, costs)
+        choices = choice_columns(self.space, costs)
+        columns: dict[str, Any] = {
             "code": [a.code for a in self.members],
-            "accuracy": self.predicted.astype("float32"),
-            "accuracy_std": np.full(len(self.members), 0.011, dtype="float32"),
+            "id": [a.id for a in self.members],
+            **{column: [a[name] for a in self.members] for name, column in choices.items()},
+            "accuracy": self.predicted,
+            "accuracy_std": np.full(len(self.members), 0.011),
             **self.costs,
+            **{f"{name}_source": [source] * len(self.members) for name, source in costs.items()},
+            "model": [_MODEL] * len(self.members),
+            "seed": [self.config.seed] * len(self.members),
+            "date": [_DATE] * len(self.members),
         }
-        pq.write_table(pa.table(columns), self._file("table", "table.parquet"))
+        with TableWriter(self._file("table", "table.parquet"), schema, self._metadata(costs)) as writer:
+            arrays = [pa.array(columns[f.name], f.type) for f in schema]
+            writer.write(pa.RecordBatch.from_arrays(arrays, schema=schema))
         return {"rows": len(self.members), "whole": False, "size": self.space.size}
+
+    def _metadata(self, costs: Mapping[str, str]) -> dict[str, Any]:
+        """As `table_metadata` gives it, of a predictor that was never fitted."""
+        choices = choice_columns(self.space, costs)
+        predicted = {"unit": "score", "source": "predicted"}
+        return {
+            "space": {
+                "name": self.space.name,
+                "parameters": dict(self.config.space.parameters),
+                "input_shape": list(self.space.input_shape),
+                "classes": self.space.classes,
+            },
+            "choices": {c.name: {"column": choices[c.name], "options": list(c.options)} for c in self.space.choices},
+            "model": {"predictor": "gcn", "id": _MODEL, "held_out_tau": 0.7, "held_out": "ranks strongly: made up"},
+            "seed": self.config.seed,
+            "date": _DATE,
+            "columns": {"accuracy": predicted, "accuracy_std": predicted}
+            | {n: {"unit": cost_models[n].unit, "source": s} for n, s in costs.items()},
+        }
 
     def _search(self) -> dict[str, Any]:
         self._lines(self._events(), "search", "trials.jsonl")

@@ -23,7 +23,7 @@ from nas_engine.run import Run
 from tests.nas_engine.commands import bad, call, good
 from tests.nas_engine.synthetic import begin_stage, build_run
 
-VERBS = ("init", "profile", "search", "status", "list", "query", "report", "export")
+VERBS = ("init", "profile", "search", "status", "list", "predict", "table", "report", "export")
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,8 @@ def test_mistyped_verbs_and_options_are_usage_errors() -> None:
     for arguments in (
         ("search", "--nope", "x"),
         ("search",),
-        ("query", "x", "--top", "many"),
-        ("query", "x", "--top", "0"),
+        ("table", "query", "x", "--top", "many"),
+        ("table", "query", "x", "--top", "0"),
     ):
         result = call(*arguments)
         assert result.exit_code == 2
@@ -215,7 +215,11 @@ def test_search_shows_the_front_and_where_things_are(place: Path, monkeypatch: p
         if row["chosen"]:
             assert f"{100 * row['test_accuracy']:.1f} %" in result.stdout
     assert result.stdout.count("/export/") == sum(row["chosen"] for row in networks)
-    for piece in ("results/whole/report.html", "nas-engine query results/whole", "nas-engine export results/whole"):
+    for piece in (
+        "results/whole/report.html",
+        "nas-engine table query results/whole",
+        "nas-engine export results/whole",
+    ):
         assert piece in result.stdout
     document = json.loads(good("search", "results/whole", "--json"))
     assert [r["id"] for r in document["networks"]] == [
@@ -358,7 +362,13 @@ def test_all_runs(place: Path) -> None:
 
 
 def test_unknown_runs(empty: Path) -> None:
-    for arguments in (("status", "a"), ("query", "a"), ("report", "a"), ("export", "a")):
+    for arguments in (
+        ("status", "a"),
+        ("table", "query", "a"),
+        ("table", "info", "a"),
+        ("report", "a"),
+        ("export", "a"),
+    ):
         bad(5, "'a' is not a run: there is no run under results/ yet", *arguments)
     bad(5, "there is no run under 'results' yet; begin with: nas-engine init", "status")
     bad(2, "not both", "status", "a", "--all")
@@ -382,25 +392,27 @@ def test_an_unknown_registry() -> None:
 
 
 def test_query_sorts_filters_and_cuts(place: Path) -> None:
-    rows = json.loads(good("query", "whole", "--where", "latency_ms < 0.6 and params > 1e3", "--top", "5", "--json"))
+    rows = json.loads(
+        good("table", "query", "whole", "--where", "latency_ms < 0.6 and params > 1e3", "--top", "5", "--json")
+    )
     assert len(rows) == 5
     assert all(row["latency_ms"] < 0.6 for row in rows)
     assert [row["accuracy"] for row in rows] == sorted((row["accuracy"] for row in rows), reverse=True)
-    text = good("query", "whole", "--top", "3")
+    text = good("table", "query", "whole", "--top", "3")
     assert "latency" in text
     assert "%" in text
-    assert "no member" in good("query", "whole", "--where", "latency_ms < 0")
-    assert json.loads(good("query", "whole", "--where", "latency_ms < 0", "--json")) == []
+    assert "no member" in good("table", "query", "whole", "--where", "latency_ms < 0")
+    assert json.loads(good("table", "query", "whole", "--where", "latency_ms < 0", "--json")) == []
 
 
 @pytest.mark.parametrize("condition", ["latency < 2", "latency_ms <", "1; drop table x", "select 1"])
 def test_a_condition_that_cannot_be_read(place: Path, condition: str) -> None:
-    bad(2, "error: ", "query", "whole", "--where", condition)
+    bad(2, "error: ", "table", "query", "whole", "--where", condition)
     bad(2, "error: ", "export", "whole", "--best", condition)
 
 
 def test_an_unknown_column_to_sort_by(place: Path) -> None:
-    bad(2, "latency_ms", "query", "whole", "--sort", "latency")
+    bad(2, "latency_ms", "table", "query", "whole", "--sort", "latency")
 
 
 def test_report_prints_where_it_is(place: Path) -> None:
@@ -428,5 +440,5 @@ def test_export_picks_a_network(place: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_run_that_is_not_so_far(empty: Path) -> None:
     build_run(Path("results"), name="half", until="predict")
-    bad(5, "has no table yet; continue it with: nas-engine search results/half/config.yaml", "query", "half")
+    bad(5, "has no table yet; make it with: nas-engine table build results/half/config.yaml", "table", "query", "half")
     bad(5, "has not chosen networks yet; continue it with", "export", "half")

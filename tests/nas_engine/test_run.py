@@ -255,5 +255,5 @@ def test_what_is_not_there_yet_is_told_with_the_command(tmp_path: Path, until: s
     with pytest.raises(RunError, match="has not chosen networks yet; continue it with: nas-engine search"):
         early.best()
     if until != "search":
-        with pytest.raises(RunError, match="has no table yet; continue it with: nas-engine search"):
+        with pytest.raises(RunError, match="has no table yet; make it with: nas-engine table build"):
             early.query()

@@ -7,7 +7,7 @@ import pytest
 from predictors.condition import to_sql
 from search_spaces.errors import ConfigError
 
-COLUMNS = ("code", "accuracy", "latency_ms", "params")
+COLUMNS = ("code", "accuracy", "latency_ms", "params", "stage0.depth", "arch[0]", "two words", 'a "b"')
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,9 @@ COLUMNS = ("code", "accuracy", "latency_ms", "params")
         ("(params + 1) * 2 < -3", '( "params" + 1 ) * 2 < - 3'),
         ("accuracy is not null", '"accuracy" IS NOT NULL'),
         ("code = 'a'' or 1=1'", "\"code\" = 'a'' or 1=1'"),
+        ("stage0.depth in (1, 2) and arch[0]=3", '"stage0.depth" IN ( 1 , 2 ) AND "arch[0]" = 3'),
+        ("`params` < 1 and `two words` > 1", '"params" < 1 AND "two words" > 1'),
+        ('`a "b"` = 1', '"a ""b""" = 1'),
     ],
 )
 def test_allowed(condition: str, sql: str) -> None:
@@ -40,6 +43,10 @@ def test_allowed(condition: str, sql: str) -> None:
         ("params < 1e5x", "cannot be read"),
         ("params < $path", "cannot be read"),
         ("   ", "empty"),
+        ("`parms` < 1", "no column 'parms': did you mean 'params'"),
+        ("stage0.dept = 1", "did you mean 'stage0.depth'"),
+        ("arch[1] = 1", "did you mean"),
+        ("`params < 1", "cannot be read"),
     ],
 )
 def test_refused(condition: str, words: str) -> None:

@@ -1,4 +1,4 @@
-"""The lookup table: written in parts, read lazily, asked with conditions, reduced to Pareto fronts."""
+"""The lookup table: written in parts, read lazily, asked with conditions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from predictors import LookupTable, Predictor, TableWriter, build_rows, merge_parts, pareto, table_metadata
-from predictors.cost import make_cost_model
-from predictors.table import table_schema
-from search_spaces import Architecture, Graph, SearchSpace, make_space
+from predictors import LookupTable, Predictor, TableWriter, build_rows, merge_parts, table_metadata
+from predictors.cost import CostModel, make_cost_model
+from predictors.table import ROW_GROUP, CostSources, choice_columns, table_schema
+from search_spaces import Architecture, Choice, Graph, SearchSpace, Signature, make_space
 from search_spaces.errors import ConfigError, EngineError
-
-COSTS = ("params", "latency_ms")
+from tests.predictors.made_up import METADATA, SCHEMA, Line, made_up, rows, written
 
 
 class ByMacs(Predictor):
@@ -29,11 +26,13 @@ class ByMacs(Predictor):
 
     name = "by_macs"
 
-    def _fit(self, architectures: Sequence[Architecture], scores: np.ndarray, groups: np.ndarray) -> None:
+    def _fit(
+        self, architectures: Sequence[Architecture], scores: np.ndarray, groups: np.ndarray, extra: np.ndarray
+    ) -> None:
         self.asked: list[int] = []
 
     def _predict(
-        self, architectures: Sequence[Architecture], sketches: Sequence[Graph] | None
+        self, architectures: Sequence[Architecture], sketches: Sequence[Graph] | None, extra: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         self.asked.append(len(architectures))
         graphs = sketches if sketches is not None else [self.space.sketch(a) for a in architectures]
@@ -62,33 +61,6 @@ def predictor(space: SearchSpace) -> ByMacs:
     return made
 
 
-def rows(frame: pd.DataFrame) -> pa.RecordBatch:
-    schema = table_schema(COSTS)
-    return pa.record_batch([pa.array(frame[f.name], f.type) for f in schema], schema=schema)
-
-
-def made_up(count: int, seed: int = 0) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    params = np.round(rng.lognormal(12, 1, count))
-    return pd.DataFrame(
-        {
-            "code": [f"{i:06d}" for i in rng.permutation(count)],
-            "id": [f"{i:016x}" for i in range(count)],
-            "accuracy": np.round(rng.uniform(0.5, 0.9, count), 3),
-            "accuracy_std": 0.01,
-            "params": params,
-            "latency_ms": params / 1e5 * rng.lognormal(0, 0.3, count),
-        }
-    )
-
-
-def written(path: Path, *frames: pd.DataFrame, metadata: Mapping[str, Any] | None = None) -> LookupTable:
-    with TableWriter(path, COSTS, metadata or {"seed": 1}) as writer:
-        for frame in frames:
-            writer.write(rows(frame))
-    return LookupTable.open(path)
-
-
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
     return made_up(2000)
@@ -106,18 +78,29 @@ def test_rows_say_what_the_space_says(space: SearchSpace, tmp_path: Path) -> Non
     models = {name: make_cost_model(name) for name in ("params", "macs")}
     asked, drawn = predictor(space), members(space, 25)
     path = tmp_path / "t.parquet"
-    with TableWriter(path, models, table_metadata(space, asked, models, seed=7, parameters={"classes": 10})) as writer:
-        for batch in build_rows(space, asked, models, iter(drawn), batch=10):
+    metadata = table_metadata(space, asked, models, seed=7, parameters={"classes": 10})
+    with TableWriter(path, table_schema(space, models), metadata) as writer:
+        for batch in build_rows(space, asked, models, iter(drawn), batch=10, seed=7, date="2025-01-02"):
             writer.write(batch)
     assert asked.asked == [10, 10, 5]
     table = LookupTable.open(path)
     assert len(table) == 25
-    assert table.columns == ("code", "id", "accuracy", "accuracy_std", "params", "macs")
+    names = [c.name for c in space.choices]
+    assert table.useful == ("code", "id", *names, "accuracy", "accuracy_std", "params", "macs")
+    assert table.columns == (*table.useful, "params_source", "macs_source", "model", "seed", "date")
     assert table.costs == ("params", "macs")
-    found = table.query()
+    assert table.choices == {name: name for name in names}
+    found = table.query(columns=table.columns)
     for i, a in enumerate(drawn):
         cost = space.graph(a).cost
-        assert tuple(found.iloc[i]) == (a.code, a.id, space.sketch(a).cost.macs, 0.5, cost.params, cost.macs)
+        row = found.iloc[i].to_dict()
+        assert {name: row[name] for name in names} == a.values
+        assert [row[n] for n in ("code", "id", "accuracy", "accuracy_std", "params", "macs")] == [
+            *(a.code, a.id, space.sketch(a).cost.macs, 0.5, cost.params, cost.macs)
+        ]
+        assert [row[n] for n in ("params_source", "macs_source", "model", "seed", "date")] == [
+            *("analytic", "analytic", asked.id, 7, "2025-01-02")
+        ]
         assert space.decode(found["code"][i]) == a
     meta = table.metadata
     assert meta["space"]["name"] == space.name
@@ -125,7 +108,82 @@ def test_rows_say_what_the_space_says(space: SearchSpace, tmp_path: Path) -> Non
     assert (meta["model"]["predictor"], meta["model"]["id"], meta["seed"]) == ("by_macs", asked.id, 7)
     assert meta["columns"]["macs"] == {"unit": models["macs"].unit, "source": "analytic"}
     assert meta["columns"]["accuracy"]["source"] == "predicted"
+    assert meta["choices"][names[0]]["options"] == list(space.choices[0].options)
     assert meta["date"].startswith("20")
+
+
+class Awkward(Line):
+    """Choices of every kind of option, called like other columns and like each other."""
+
+    def __init__(self) -> None:
+        options = {
+            "code": ("a", "b"),
+            "Params": (1, 2.5),
+            "choice_code": (False, True),
+            "params_source": (1, "x", True),
+            "date": (3,),
+        }
+        SearchSpace.__init__(self, [Choice(name, o) for name, o in options.items()])
+
+
+def test_choices_are_columns_of_their_own() -> None:
+    space = Awkward()
+    assert choice_columns(space, ["params"]) == {
+        "code": "choice_code",
+        "Params": "choice_Params",
+        "choice_code": "choice_choice_code",
+        "params_source": "choice_params_source",
+        "date": "choice_date",
+    }
+    schema = table_schema(space, ["params"])
+    kinds = [str(schema.field(column).type) for column in choice_columns(space, ["params"]).values()]
+    assert kinds[1:3] == ["double", "bool"]
+    assert "string" in kinds[0]
+    assert "string" in kinds[3]
+    assert kinds[4] == "int64"
+
+
+def test_conditions_on_choices(tmp_path: Path) -> None:
+    space = make_space("mobile")
+    drawn = members(space, 60)
+    path = tmp_path / "t.parquet"
+    with TableWriter(path, table_schema(space, []), table_metadata(space, predictor(space), {}, seed=0)) as writer:
+        for batch in build_rows(space, predictor(space), {}, drawn):
+            writer.write(batch)
+    table = LookupTable.open(path)
+    for where, expected in (
+        ("activation = 'relu'", [a for a in drawn if a["activation"] == "relu"]),
+        (
+            "stage0.depth >= 2 and stage1.width < 1",
+            [a for a in drawn if a["stage0.depth"] > 1 and a["stage1.width"] < 1],
+        ),
+        ("`stage2.block0.kernel` in (3, 7)", [a for a in drawn if a["stage2.block0.kernel"] != 5]),
+        ("stage3.se", [a for a in drawn if a["stage3.se"]]),
+    ):
+        assert table.query(where)["code"].tolist() == [a.code for a in expected], where
+
+
+class Parts(CostModel):
+    """A table of parts of which one was not measured."""
+
+    name, unit, source = "parts", "ms", "table"
+
+    def cost(self, graph: Graph) -> float:
+        return 1.0
+
+    def source_of(self, signature: Signature) -> str:
+        return "interpolated" if signature.operator.attributes.get("kernel_size") == 7 else "measured"
+
+
+def test_sources_differ_from_row_to_row() -> None:
+    space = make_space("mobile", {"widths": [8], "strides": [1], "depths": [1]})
+    drawn = members(space, 30)
+    (batch,) = build_rows(space, predictor(space), {"parts": Parts(), "macs": make_cost_model("macs")}, drawn)
+    expected = ["predicted" if a["stage0.block0.kernel"] == 7 else "table" for a in drawn]
+    assert set(expected) == {"predicted", "table"}
+    assert batch["parts_source"].to_pylist() == expected
+    assert set(batch["macs_source"].to_pylist()) == {"analytic"}
+    assert CostSources(Parts())([space.graph(drawn[0])]).to_pylist() == expected[:1]
 
 
 def test_rows_are_built_as_they_are_asked_for() -> None:
@@ -145,7 +203,7 @@ def test_rows_are_built_as_they_are_asked_for() -> None:
 
 
 def interrupted(path: Path, frame: pd.DataFrame) -> None:
-    with TableWriter(path, COSTS, {}) as writer:
+    with TableWriter(path, SCHEMA, {}) as writer:
         writer.write(rows(frame))
         raise KeyboardInterrupt
 
@@ -166,14 +224,24 @@ def test_row_groups_are_bounded(tmp_path: Path) -> None:
     big = made_up(50_000)
     written(tmp_path / "t.parquet", big, big, big)
     meta = pq.ParquetFile(tmp_path / "t.parquet").metadata
-    assert [meta.row_group(i).num_rows for i in range(meta.num_row_groups)] == [65_536, 34_464, 50_000]
+    assert [meta.row_group(i).num_rows for i in range(meta.num_row_groups)] == [65_536, 65_536, 18_928]
     assert meta.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_no_more_than_a_row_group_waits(tmp_path: Path) -> None:
+    """Whatever the size of the batches, rows leave memory when a row group is full."""
+    frame = rows(made_up(50_000))
+    with TableWriter(tmp_path / "t.parquet", SCHEMA, METADATA) as writer:
+        for size in (50_000, 50_000, 1, 40_000, 25_536, 50_000):
+            writer.write(frame.slice(0, size))
+            assert sum(map(len, writer._waiting)) == writer._rows < ROW_GROUP
+    assert len(LookupTable.open(tmp_path / "t.parquet")) == 215_537
 
 
 def test_rows_of_another_table_are_refused(tmp_path: Path, frame: pd.DataFrame) -> None:
     with (
         pytest.raises(EngineError, match="this table has"),
-        TableWriter(tmp_path / "t.parquet", ["macs"], {}) as writer,
+        TableWriter(tmp_path / "t.parquet", table_schema(Line(), ["macs"]), {}) as writer,
     ):
         writer.write(rows(frame))
 
@@ -185,7 +253,10 @@ def test_parts_are_merged_in_order(tmp_path: Path, frame: pd.DataFrame) -> None:
     assert merge_parts(parts, tmp_path / "all.parquet") == 30
     table = LookupTable.open(tmp_path / "all.parquet")
     assert table.query()["code"].tolist() == frame["code"][:30].tolist()
-    assert table.metadata == {"seed": 1, "date": "2020"}
+    assert table.metadata == {**METADATA, "date": "2020"}
+    assert (
+        table.query(columns=["choice_Accuracy"])["choice_Accuracy"].tolist() == frame["choice_Accuracy"][:30].tolist()
+    )
 
 
 def test_parts_of_different_runs_are_not_merged(tmp_path: Path, frame: pd.DataFrame) -> None:
@@ -211,12 +282,15 @@ def test_parts_of_different_runs_are_not_merged(tmp_path: Path, frame: pd.DataFr
         ("params * 2 + 1 > latency_ms * 3e5", "params * 2 + 1 > latency_ms * 3e5"),
         ("code in ('000001', \"000007\")", "code in ('000001', '000007')"),
         ("accuracy > 5", "accuracy > 5"),
+        ("depth = 2 and choice_Accuracy = 'high'", "depth == 2 and choice_Accuracy == 'high'"),
+        ("latency_ms_source = 'predicted' and `seed` = 7", "latency_ms_source == 'predicted'"),
     ],
 )
 def test_conditions_mean_what_they_say(table: LookupTable, frame: pd.DataFrame, where: str, python: str) -> None:
     expected = frame.query(python)
     assert table.count(where) == len(expected)
-    pd.testing.assert_frame_equal(table.query(where), expected.reset_index(drop=True), check_dtype=False)
+    found = table.query(where, columns=table.columns)
+    pd.testing.assert_frame_equal(found, expected.reset_index(drop=True), check_dtype=False)
 
 
 def test_order(table: LookupTable, frame: pd.DataFrame) -> None:
@@ -308,7 +382,8 @@ def test_an_empty_table(tmp_path: Path) -> None:
     table = written(tmp_path / "t.parquet")
     assert (len(table), table.count(), table.lookup("0")) == (0, 0, {})
     assert table.query("params < 1", "accuracy", 3).empty
-    assert list(table.pareto({"accuracy": "max", "params": "min"}).columns) == list(table.columns)
+    assert list(table.pareto({"accuracy": "max", "params": "min"}).columns) == list(table.useful)
+    assert table.about()["row_groups"] == 0
 
 
 def test_what_is_no_table(tmp_path: Path) -> None:
@@ -322,52 +397,63 @@ def test_what_is_no_table(tmp_path: Path) -> None:
         LookupTable.open(tmp_path / "other.parquet")
 
 
-# ---- Pareto fronts -----------------------------------------------------------------------------------------
+# ---- laziness ----------------------------------------------------------------------------------------------
 
 
-def by_pairs(losses: np.ndarray) -> list[int]:
-    """Non-dominated rows, by comparing all with all."""
-    kept = []
-    for i, row in enumerate(losses):
-        beaten = ((losses <= row).all(1) & (losses < row).any(1)).any()
-        if not beaten and not np.isnan(row).any():
-            kept.append(i)
-    return kept
+@pytest.fixture
+def torn(tmp_path: Path) -> LookupTable:
+    """A table in the order of its codes whose last row group is destroyed on the disk, all but the footer."""
+    frame = made_up(200_000).assign(code=[f"{i:06d}" for i in range(200_000)])
+    frame["params"] = np.arange(200_000.0)
+    path = written(tmp_path / "t.parquet", frame).path
+    group = pq.ParquetFile(path).metadata.row_group(3)
+    starts = [
+        group.column(i).dictionary_page_offset or group.column(i).data_page_offset for i in range(group.num_columns)
+    ]
+    length = sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+    with path.open("r+b") as file:
+        file.seek(min(starts))
+        file.write(b"\xff" * length)
+    return LookupTable.open(path)
 
 
-@given(
-    st.integers(1, 4).flatmap(
-        lambda k: st.lists(st.tuples(*[st.sampled_from([0.0, 1.0, 2.0, 3.5, 1e18, np.inf, np.nan])] * k), max_size=30)
-    )
-)
-def test_front_against_all_pairs(points: list[tuple[float, ...]]) -> None:
-    losses = np.array(points, dtype=float).reshape(len(points), len(points[0]) if points else 2)
-    assert pareto(losses).tolist() == by_pairs(losses)
+def test_only_row_groups_that_can_hold_an_answer_are_read(torn: LookupTable) -> None:
+    assert len(torn) == 200_000
+    assert torn.lookup("000017")["params"] == 17
+    assert torn.query("params < 1000", "accuracy", 5)["params"].max() < 1000
+    assert torn.count("params between 70000 and 70009") == 10
+    assert torn.query("params < 65536 and depth = 2", top=3)["depth"].tolist() == [2, 2, 2]
+    assert len(next(torn.iter_batches(100))) == 100
+    with pytest.raises(EngineError):
+        torn.query("params > 199000")
 
 
-@pytest.mark.parametrize("objectives", [2, 3, 4])
-def test_front_of_many_rows(objectives: int) -> None:
-    """Enough rows for several blocks, on a curved surface where much is not dominated."""
-    rng = np.random.default_rng(objectives)
-    losses = np.abs(rng.normal(size=(3000, objectives)))
-    losses /= np.linalg.norm(losses, axis=1, keepdims=True) / rng.choice([1.0, 1.2], size=(3000, 1))
-    assert pareto(losses).tolist() == by_pairs(losses)
+def test_what_a_table_is_stands_in_its_footer(torn: LookupTable) -> None:
+    about = torn.about()
+    assert (about["rows"], about["row_groups"], about["largest_row_group"]) == (200_000, 4, ROW_GROUP)
+    assert about["bytes"] == torn.path.stat().st_size
+    columns = {column["name"]: column for column in about["columns"]}
+    assert tuple(columns) == torn.columns
+    params = columns["params"]
+    assert (params["kind"], params["unit"], params["source"]) == ("cost", "u", "analytic")
+    assert (params["smallest"], params["largest"]) == (0, 199_999)
+    kinds = [columns[n]["kind"] for n in ("code", "depth", "accuracy", "latency_ms_source", "seed")]
+    assert kinds == ["name", "choice", "predicted", "source", "provenance"]
 
 
-def test_front_of_a_table(table: LookupTable, frame: pd.DataFrame) -> None:
-    for where, some in ((None, frame), ("latency_ms > 2", frame[frame["latency_ms"] > 2])):
-        front = table.pareto({"accuracy": "max", "latency_ms": "min", "params": "min"}, where)
-        losses = np.column_stack([-some["accuracy"], some["latency_ms"], some["params"]])
-        assert set(front["code"]) == set(some["code"].iloc[by_pairs(losses)])
-        assert front["accuracy"].is_monotonic_decreasing
-        assert tuple(front.columns) == table.columns
+def test_a_table_may_be_larger_than_the_memory_granted(tmp_path: Path) -> None:
+    """Sorting and filtering with less memory than the columns take."""
+    frame = made_up(50_000)
+    table = written(tmp_path / "t.parquet", *[frame] * 20)
+    table._connection.close()
+    del table.__dict__["_connection"]
+    import duckdb
 
-
-def test_front_over_row_groups(tmp_path: Path) -> None:
-    frames = [made_up(60_000, seed) for seed in range(3)]
-    table = written(tmp_path / "t.parquet", *frames)
-    front = table.pareto({"params": "min", "accuracy": "max"})
-    both = pd.concat(frames, ignore_index=True)
-    expected = both.iloc[pareto(np.column_stack([both["params"], -both["accuracy"]]))]
-    assert sorted(front["id"]) == sorted(expected["id"])
-    assert front["params"].is_monotonic_increasing
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("SET memory_limit = '40MB'")
+        connection.execute("SET threads = 1")
+        connection.execute("SET max_temp_directory_size = '0B'")
+        table.__dict__["_connection"] = connection
+        best = table.query("latency_ms < 3", "accuracy", 10)
+        assert best["accuracy"].tolist() == [frame["accuracy"][frame["latency_ms"] < 3].max()] * 10
+        assert table.count("params > 0") == 1_000_000

@@ -54,12 +54,13 @@ def write_table(accuracies: Callable[[str], list[float]]) -> Callable[..., Path]
 
     def write(job: SearchJob, std: float = 0.0, accuracy: Callable[[str], float] | None = None) -> Path:
         members = list(dict.fromkeys(job.space.canonical(a) for a in job.space.enumerate()))
-        schema = table_schema(job.costs)
+        kept = {"code", "id", "accuracy", "accuracy_std", *job.costs}
+        schema = pa.schema([field for field in table_schema(job.space, job.costs) if field.name in kept])
         path = job.directory / "table" / "table.parquet"
         figures = [accuracy(a.code) if accuracy else accuracies(a.code)[-1] for a in members]
         costs = [list(column) for column in zip(*(job.costs_of(a).values() for a in members), strict=True)]
         columns = [[a.code for a in members], [a.id for a in members], figures, [std] * len(members), *costs]
-        with TableWriter(path, job.costs, {}) as writer:
+        with TableWriter(path, schema, {}) as writer:
             arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
             writer.write(pa.record_batch(arrays, schema=schema))
         return path

@@ -11,7 +11,7 @@ import pytest
 
 from nas_engine.interrupt import Interrupt
 from nas_engine.tuning import TableJob, build_table, tables
-from predictors import make_predictor
+from predictors import load_predictor, make_predictor
 from predictors.table import LookupTable
 from search_spaces import SearchSpace
 from search_spaces.errors import EngineError
@@ -46,7 +46,9 @@ def table_job(fitted: Path, space: SearchSpace, monkeypatch: pytest.MonkeyPatch)
 
 
 def rows(job: TableJob) -> list[dict[str, object]]:
-    return LookupTable.open(job.path).query().to_dict("records")
+    """All that a table holds but when its rows were made."""
+    table = LookupTable.open(job.path)
+    return table.query(columns=[name for name in table.columns if name != "date"]).to_dict("records")
 
 
 def test_a_job_is_what_the_run_says(fitted: Path, space: SearchSpace) -> None:
@@ -68,6 +70,9 @@ def test_sampled_rows_are_distinct_and_canonical(table_job: TableJob, space: Sea
         assert space.canonical(architecture) == architecture
         assert row["id"] == architecture.id
         assert row["params"] == space.graph(architecture).cost.params
+        assert {name: row[name] for name in architecture.values} == architecture.values
+        assert (row["params_source"], row["seed"]) == ("analytic", table_job.seed)
+        assert row["model"] == load_predictor(table_job.directory / "predict" / "model", space).id
     assert not table_job.part(0).parent.exists()
 
 
