@@ -32,3 +32,17 @@ def publish(name: str, figures: dict[str, Any]) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps({**figures, "provenance": provenance()}, indent=1) + "\n")
     print(json.dumps(figures))
+
+
+def publish_row(name: str, asked: dict[str, Any], figures: dict[str, Any]) -> None:
+    """Write the figures of one of many settings into `results/benchmarks/NAME.json` and print them as the last line.
+
+    The file keeps one row for each setting that was asked for; asking again replaces it.
+    """
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    others = [row for row in rows if row["asked"] != asked]
+    rows = sorted([*others, {"asked": asked, **figures, "provenance": provenance()}], key=lambda r: str(r["asked"]))
+    path.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    print(json.dumps({**asked, **figures}))
