@@ -1,11 +1,12 @@
 """How well a predictor ranks a public table from few of its rows. Prints one JSON line last.
 
     python -m benchmarks.predictor --table FILE --space nasbench201|table --target COLUMN --train N --seeds K
-        [--choices a,b,c] [--predictor ensemble] [--groups unique_str] [--extra c,d] [--first-seed 0]
+        [--choices a,b,c] [--predictor ensemble] [--groups unique_str] [--extra c,d [--join FILE]] [--first-seed 0]
 
 For each seed, N rows are learned from, the others predicted. With `--groups` the protocol is leak-free: the first row
 of each group stands for it, so that no network is both learned from and predicted; without it rows are split at random,
-and copies of one network leak. `--extra` names columns, such as zero-cost scores, that every network brings as inputs.
+and copies of one network leak. `--extra` names columns, such as zero-cost scores, that every network brings as inputs;
+`--join` brings them from another table, by `arch_str`, and leaves rows out that it lacks.
 
 Figures are medians over the seeds, with the spread (standard deviation) beside them:
 kendall_tau, spearman: on the rows not learned from. precision_at_10: share of the 10 predicted best that are among the
@@ -105,15 +106,17 @@ def main() -> None:
     parser.add_argument("--predictor", default="ensemble")
     parser.add_argument("--groups", help="column whose equal values mean the same network")
     parser.add_argument("--extra", default="", help="columns that are further inputs")
+    parser.add_argument("--join", type=Path, help="another table that holds these columns")
     a = parser.parse_args()
     if not a.table.exists():
         print(f"skipped: no file {a.table}; give a table with --table")
         return
     extra, choices = ([c for c in text.split(",") if c] for text in (a.extra, a.choices))
-    table = label(read(a.table), a.space, [a.target, *extra], choices, a.groups)
+    frame = read(a.table) if a.join is None else read(a.table).merge(read(a.join)[["arch_str", *extra]], on="arch_str")
+    table = label(frame, a.space, [a.target, *extra], choices, a.groups)
     figures = measure(table, a.predictor, a.target, extra, a.train, range(a.first_seed, a.first_seed + a.seeds))
     asked = {"table": a.table.stem, "target": a.target, "predictor": a.predictor, "train": a.train, "groups": a.groups}
-    asked |= {"extra": extra, "seeds": a.seeds, "first_seed": a.first_seed, "rows": len(table.members)}
+    asked |= {"extra": len(extra), "seeds": a.seeds, "first_seed": a.first_seed, "rows": len(table.members)}
     publish_row("predictor", asked, figures)
 
 

@@ -48,7 +48,7 @@ class BoostingSettings(RankSettings):
 
 @register_predictor("boosting")
 class BoostingPredictor(RankPredictor):
-    """Boosted regression trees of normal scores on graph features and further inputs."""
+    """Boosted regression trees of transformed scores on graph features and further inputs."""
 
     Settings = BoostingSettings
     settings: BoostingSettings

@@ -138,7 +138,7 @@ def _row_normalised(matrix: Tensor) -> Tensor:
     return matrix / matrix.sum(-1, keepdim=True).clamp_(min=1)
 
 
-# ---- losses: predicted and target `(M, B)`, target in normal scores; one number a network, summed -------------------
+# ---- losses: predicted and target `(M, B)`, target transformed; one number a network, summed -------------------
 
 
 def _ranking(penalty: Callable[[Tensor], Tensor], predicted: Tensor, target: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class GPSettings(RankSettings):
 
     scale_spreads: tuple[float, ...] = (0.1, 1.0)
     steps: int = 40
-    scales_from: int = 300
+    scales_from: int = 400
     most: int = 4000
 
     def __post_init__(self) -> None:
@@ -109,7 +109,7 @@ class Kernel:
 
 @register_predictor("gp")
 class GPPredictor(RankPredictor):
-    """Gaussian process regression of normal scores on graph features and further inputs."""
+    """Gaussian process regression of transformed scores on graph features and further inputs."""
 
     Settings = GPSettings
     settings: GPSettings

@@ -16,7 +16,7 @@ _PENALTIES = np.logspace(-1, 5, 25)
 
 @register_predictor("ridge")
 class RidgePredictor(RankPredictor):
-    """Linear regression of normal scores on graph features and further inputs (Hoerl and Kennard 1970).
+    """Linear regression of transformed scores on graph features and further inputs (Hoerl and Kennard 1970).
 
     The penalty is chosen by the error of each member when left out. The ranking tells no uncertainty of its own.
     """

@@ -14,7 +14,7 @@ import torch
 from predictors import Predictor, kendall_tau, load_predictor, make_predictor
 from predictors.encoding import Encoder, GraphBatch
 from predictors.gcn import LOSSES, GCNPredictor, GCNSettings, Networks, _tensors, batches
-from predictors.ranked import folds_of, normal_scores
+from predictors.ranked import folds_of, targets_of
 from search_spaces import Architecture, Choice, Graph, GraphBuilder, SearchSpace, make_space
 from search_spaces.errors import ConfigError, EngineError
 
@@ -111,9 +111,16 @@ def test_losses_by_hand(loss: str, expected: float) -> None:
     assert LOSSES[loss](predicted, target, 0.1).item() == pytest.approx(2 * expected)
 
 
-def testnormal_scores() -> None:
-    assert normal_scores(np.array([5.0, -1e9, 7.0])) == pytest.approx([0, -0.6745, 0.6745], abs=1e-4)
-    assert normal_scores(np.array([1.0, 1.0, 1.0, 1.0])) == pytest.approx([0] * 4)
+def test_targets_keep_the_order_and_no_unit() -> None:
+    scores = np.array([93.1, 10.0, 94.0, 93.9, 90.0])
+    targets = targets_of(scores)
+    assert (targets.argsort() == scores.argsort()).all()
+    assert targets.mean() == pytest.approx(0)
+    assert targets.std() == pytest.approx(1)
+    np.testing.assert_allclose(targets_of(scores / 100 - 3), targets)
+    assert targets[2] - targets[0] > 0.1 * (targets[0] - targets[1])  # small differences near the best count
+    for constant in (np.ones(4), np.array([1.0, 1.0, 1.0, 1.0, 0.0])):
+        assert np.isfinite(targets_of(constant)).all()
 
 
 def test_folds_keep_groups_whole() -> None:
