@@ -12,7 +12,8 @@ Figures are medians over the seeds, with the spread (standard deviation) beside 
 kendall_tau, spearman: on the rows not learned from. precision_at_10: share of the 10 predicted best that are among the
 10 best. regret_at_10: best target minus the best among the 10 predicted best. fit_s: seconds of a fit. rows_per_s: rows
 of the whole table predicted a second after the fit, from architectures, reading graphs included.
-`--predictor params`, `macs` or any other counted cost ranks by that cost alone: the floor.
+`--predictor params`, `macs` or any other counted cost ranks by that cost alone: the floor. `--predictor copy` predicts
+rows by another of their group, that is by a second training of the same network: the ceiling that noise sets.
 """
 
 from __future__ import annotations
@@ -36,22 +37,32 @@ def one_seed(
 ) -> dict[str, float]:
     """Learn from `n` random rows and judge the rest."""
     rng = np.random.default_rng(seed)
+    if name == "copy":
+        return _judged(*_copies(table.groups, target, rng))
     rows = rng.permutation(_first_of_groups(table.groups))
     seen, unseen = rows[:n], rows[n:]
-    if name in predictors:
-        mean, fit_s, rows_per_s = _learned(name, table, target, extra, seen, unseen, seed)
-    else:
-        model = make_cost_model(name)
-        mean, fit_s, rows_per_s = model.costs(table.space.graph(table.members[i]) for i in unseen), 0.0, np.nan
-    true = target[unseen]
+    if name not in predictors:
+        costs = make_cost_model(name).costs(table.space.graph(table.members[i]) for i in unseen)
+        return _judged(target[unseen], costs)
+    mean, fit_s, rows_per_s = _learned(name, table, target, extra, seen, unseen, seed)
+    return _judged(target[unseen], mean) | {"fit_s": fit_s, "rows_per_s": rows_per_s}
+
+
+def _judged(true: np.ndarray, mean: np.ndarray) -> dict[str, float]:
     return {
         "kendall_tau": kendall_tau(true, mean),
         "spearman": spearman(true, mean),
         "precision_at_10": top_k_precision(true, mean, 10),
         "regret_at_10": top_k_regret(true, mean, 10),
-        "fit_s": fit_s,
-        "rows_per_s": rows_per_s,
     }
+
+
+def _copies(groups: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Targets of two random rows of each group that has two."""
+    frame = pd.DataFrame({"group": groups, "target": target}).sample(frac=1, random_state=rng)
+    frame["copy"] = frame.groupby("group").cumcount()
+    first, second = (frame[frame["copy"] == i].set_index("group")["target"] for i in (0, 1))
+    return first[second.index].to_numpy(), second.to_numpy()
 
 
 def _first_of_groups(groups: np.ndarray) -> np.ndarray:

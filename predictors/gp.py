@@ -23,6 +23,7 @@ from .ranking import kendall_tau
 from .reading import Members
 
 _JITTER = 1e-6
+_REACH = 7.0  # how far logarithms may move; a step of the optimiser may try absurd ones
 _PRIOR, _PRIOR_WIDTH = (0.0, -3.0, -2.0), 2.0  # logarithms of the variances: of the kernel's parts and of the noise
 _AT_ONCE = 4096
 
@@ -80,8 +81,9 @@ class Kernel:
         return self.variances[0].exp() + self.variances[2].exp() * points.square().mean(1)
 
     def noisy(self, points: Tensor) -> Tensor:
-        """Covariance of the observations."""
-        return self(points, points) + (self.variances[1].exp() + _JITTER) * torch.eye(len(points), dtype=points.dtype)
+        """Covariance of the observations; a little more noise, relative to all, keeps it positive definite."""
+        noise = self.variances[1].exp() + _JITTER * self.prior_variance(points).mean()
+        return self(points, points) + noise * torch.eye(len(points), dtype=points.dtype)
 
     @classmethod
     def fit(cls, points: Tensor, target: Tensor, *, spread: float, steps: int) -> Kernel:
@@ -90,11 +92,11 @@ class Kernel:
         scales = torch.full((points.shape[1],), centre, dtype=points.dtype, requires_grad=True)
         prior = torch.tensor(_PRIOR, dtype=points.dtype)
         variances = prior.clone().requires_grad_()
-        kernel = cls(scales, variances)
         optimizer = torch.optim.LBFGS([scales, variances], max_iter=steps, line_search_fn="strong_wolfe")
 
         def loss() -> Tensor:
             optimizer.zero_grad()
+            kernel = cls(scales.clamp(centre - _REACH, centre + _REACH), variances.clamp(-_REACH, _REACH))
             root = torch.linalg.cholesky(kernel.noisy(points))
             weights = torch.cholesky_solve(target[:, None], root)[:, 0]
             unlikely = target @ weights / 2 + root.diagonal().log().sum()
@@ -104,7 +106,8 @@ class Kernel:
             return unlikely
 
         optimizer.step(loss)
-        return cls(scales.detach(), variances.detach())
+        found = scales.detach().clamp(centre - _REACH, centre + _REACH)
+        return cls(found, variances.detach().clamp(-_REACH, _REACH))
 
 
 @register_predictor("gp")

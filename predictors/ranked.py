@@ -1,6 +1,6 @@
 """What all predictors that learn to rank share: encoding, held-out folds, calibration, uncertainty, what is stored.
 
-A subclass learns transformed scores from encoded members and gives a ranking, on a scale of its own, with its own
+A subclass learns transformed scores of encoded members and gives a ranking, on a scale of its own, with its own
 uncertainty. Members held out of learning show what a ranking is worth in the unit of the scores, and how far it can be
 trusted.
 """
@@ -58,8 +58,8 @@ class RankPredictor(Predictor):
     """A predictor that learns an order; scores, uncertainty and storage are dealt with here.
 
     Scores are learned as logarithms of their distance from an unreachable best, so neither their unit nor failed
-    networks at chance matter. The standard deviation joins what `rank` tells of its own uncertainty with the error on held-out folds; on average over
-    the space it is that error.
+    networks at chance matter. The standard deviation joins what `rank` tells of its own uncertainty with the error on
+    held-out folds; on average over the space it is that error.
 
     A subclass implements `learn`, `rank`, `learned` and `recall`.
     """

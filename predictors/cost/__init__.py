@@ -13,8 +13,10 @@ from .guidelines import Finding, check_guidelines, explain, worst_first
 from .interpolation import UnitError
 from .latency import LatencyError, LatencyModel, WholeNetwork
 from .measure import Measurement, NetworkTimer, measure_call, measure_calls, measure_network, measure_networks
+from .regression import HeldOut, Regression, read_measurements
 from .roofline import Roofline, RooflineError
 from .table import OperatorTable
+from .transfer import OtherDevices
 
 __all__ = [
     "ActivationBytes",
@@ -24,6 +26,7 @@ __all__ = [
     "CostModel",
     "DeviceProfile",
     "Finding",
+    "HeldOut",
     "LatencyError",
     "LatencyModel",
     "Macs",
@@ -31,7 +34,9 @@ __all__ = [
     "NetworkError",
     "NetworkTimer",
     "OperatorTable",
+    "OtherDevices",
     "Params",
+    "Regression",
     "Roofline",
     "RooflineError",
     "Shifts",
@@ -46,6 +51,7 @@ __all__ = [
     "measure_calls",
     "measure_network",
     "measure_networks",
+    "read_measurements",
     "register_cost_model",
     "worst_first",
 ]
