@@ -11,64 +11,41 @@ networks) or M (graphs of their own).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.errors import ConfigError
-
 from .base import register_predictor
 from .encoding import PADDING, GraphBatch
-from .ranked import Ranking, RankPredictor, RankSettings
 from .reading import Members
+from .training import StackPredictor, TrainingSettings
 
 _PREDICTED_AT_ONCE = 64  # activations of these stay in the cache
-_FEWEST_STEPS = 200
 
 
 @dataclass(frozen=True)
-class GCNSettings(RankSettings):
-    """Settings of `GCNPredictor`.
+class GCNSettings(TrainingSettings):
+    """Settings of `GCNPredictor`, beside those of `TrainingSettings`.
 
     Attributes:
         hidden: width of the graph convolutions, H.
         layers: number of graph convolutions.
         head: width of the layer after the read-out; a wide one ranks better and costs little, as it sees graphs only.
-        members: networks whose mean is predicted.
-        loss: `hinge` or `logistic` on score differences of pairs, or `mse`.
-        margin: difference of ranking scores that the hinge asks for.
-        epochs: passes over the data; at least 200 and at most `max_steps` optimiser steps are taken.
-        max_steps: bounds the time of fits to thousands of architectures.
-        batch: graphs a step; the loss runs over all their pairs.
-        learning_rate: maximum of the one-cycle schedule (Smith and Topin 2018).
-        weight_decay: of AdamW (Loshchilov and Hutter 2019), on matrices only.
     """
 
     hidden: int = 32
     layers: int = 3
     head: int = 256
-    members: int = 5
-    loss: Literal["hinge", "logistic", "mse"] = "hinge"
-    margin: float = 0.1
-    epochs: int = 100
-    max_steps: int = 1200
-    batch: int = 64
-    learning_rate: float = 1e-2
-    weight_decay: float = 1e-2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.need_positive(
-            "hidden", "layers", "head", "members", "margin", "epochs", "max_steps", "batch", "learning_rate"
-        )
-        if self.loss not in LOSSES:
-            raise ConfigError(f"predictor 'gcn' has no loss {self.loss!r}; choose one of: {', '.join(LOSSES)}")
+        self.need_positive("hidden", "layers", "head")
 
 
 class Networks(nn.Module):
@@ -138,110 +115,72 @@ def _row_normalised(matrix: Tensor) -> Tensor:
     return matrix / matrix.sum(-1, keepdim=True).clamp_(min=1)
 
 
-# ---- losses: predicted and target `(M, B)`, target transformed; one number a network, summed -------------------
+@dataclass(frozen=True)
+class _Inputs:
+    """Features of unique nodes `(R, F)`, and graphs, whose totals end with the further inputs."""
 
+    table: Tensor
+    graphs: GraphBatch
 
-def _ranking(penalty: Callable[[Tensor], Tensor], predicted: Tensor, target: Tensor) -> Tensor:
-    """Penalty of the difference of every pair, weighted by how far the targets lie apart, at most 1."""
-    weight = (target.unsqueeze(-1) - target.unsqueeze(-2)).clamp(0, 1)
-    losses = weight * penalty(predicted.unsqueeze(-1) - predicted.unsqueeze(-2))
-    return (losses.sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)).sum()
-
-
-def _hinge(predicted: Tensor, target: Tensor, margin: float) -> Tensor:
-    return _ranking(lambda difference: F.relu(margin - difference), predicted, target)
-
-
-def _logistic(predicted: Tensor, target: Tensor, margin: float) -> Tensor:
-    return _ranking(lambda difference: F.softplus(-difference), predicted, target)
-
-
-def _mse(predicted: Tensor, target: Tensor, margin: float) -> Tensor:
-    return (predicted - target).square().mean(1).sum()
-
-
-LOSSES = {"hinge": _hinge, "logistic": _logistic, "mse": _mse}
+    @cached_property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return _tensors(self.graphs)
 
 
 @register_predictor("gcn")
-class GCNPredictor(RankPredictor):
-    """Graph convolutional network ensemble, trained on pairs.
-
-    Beside the members, which see everything, one network a fold is trained without it; the members' disagreement is
-    the ranking's uncertainty. Further inputs enter beside the totals of the graph.
-    """
+class GCNPredictor(StackPredictor[Networks]):
+    """Graph convolutional network ensemble, trained on pairs. Further inputs enter beside the totals of the graph."""
 
     Settings = GCNSettings
     settings: GCNSettings
-    _networks: Networks
 
-    # ---- learning ----------------------------------------------------------------------------------------
+    def inputs(self, members: Members) -> _Inputs:
+        graphs = members.graphs
+        totals = np.concatenate([graphs.totals, members.extra.astype(np.float32)], axis=1)
+        return _Inputs(torch.from_numpy(self.reader.encoder.table), replace(graphs, totals=totals))
 
-    def learn(self, seen: Members, target: np.ndarray, folds: np.ndarray) -> np.ndarray:
-        data, members = _with_extra(seen), self.settings.members
-        networks = self._train(data, target, folds, torch.Generator().manual_seed(self.settings.seed))
-        ranking = self._standardise(networks, data)
-        self._networks = _first(networks, members)
-        if (folds < 0).any():
-            return ranking[:members].mean(0)
-        return ranking[members + folds, np.arange(len(folds))]
-
-    def _train(self, data: GraphBatch, target: np.ndarray, folds: np.ndarray, generator: torch.Generator) -> Networks:
-        """Members see everything; network `members + f` everything but fold f."""
-        s = self.settings
-        pools = [np.arange(len(data))] * s.members + [np.flatnonzero(folds != f) for f in range(folds.max() + 1)]
-        table, graphs = torch.from_numpy(self.reader.encoder.table), _tensors(data)
-        networks = Networks(len(pools), table.shape[1], data.totals.shape[1], s, generator)
-        used = table[graphs[0].flatten()].any(0)
+    def stack(self, count: int, data: _Inputs, generator: torch.Generator) -> Networks:
+        table, graphs = data.table, data.graphs
+        networks = Networks(count, table.shape[1], graphs.totals.shape[1], self.settings, generator)
+        used = table[torch.from_numpy(graphs.rows).flatten()].any(0)
         with torch.no_grad():
             networks.enter[:, ~used] = 0  # what training never shows must not speak later
-        steps = max(_FEWEST_STEPS, s.epochs * math.ceil(len(data) / s.batch))
-        steps = min(steps, s.max_steps)
-        optimizer, schedule = _optimizer(networks, s, steps)
-        goal = torch.from_numpy(target).float()
-        for which in islice(batches(pools, s.batch, generator), steps):
-            predicted = networks(table, *(part[which] for part in graphs))
-            loss = LOSSES[s.loss](predicted, goal[which], s.margin)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(networks.parameters(), 2 * math.sqrt(len(pools)))
-            optimizer.step()
-            schedule.step()
-        return networks.eval()
+        return networks
 
-    def _standardise(self, networks: Networks, data: GraphBatch) -> np.ndarray:
-        """Give each network mean 0 and deviation 1 over the data, by its last layer; returns what it says, `(M, n)`."""
-        ranking = self._rank(networks, data)
-        mean, deviation = ranking.mean(1), ranking.std(1) + 1e-6
-        with torch.no_grad():
-            shift, scale = (torch.from_numpy(v).float().view(-1, 1, 1) for v in (mean, deviation))
-            networks.out.div_(scale)
-            networks.out_bias.sub_(shift).div_(scale)
-        return (ranking - mean[:, None]) / deviation[:, None]
-
-    # ---- predicting --------------------------------------------------------------------------------------
-
-    def rank(self, members: Members) -> Ranking:
-        ranking = self._rank(self._networks, _with_extra(members))
-        return ranking.mean(0), ranking.std(0)
+    def forward(self, networks: Networks, data: _Inputs, which: Tensor, generator: torch.Generator) -> Tensor:
+        scores: Tensor = networks(data.table, *(part[which] for part in data.tensors))
+        return scores
 
     @torch.inference_mode()
-    def _rank(self, networks: Networks, data: GraphBatch) -> np.ndarray:
+    def outputs(self, networks: Networks, data: _Inputs) -> np.ndarray:
         """Ranking scores float64 `(M, B)`; graphs of like size go together, so that little is padded."""
-        table = torch.from_numpy(self.reader.encoder.table)
-        order = np.argsort(data.sizes, kind="stable")
+        order = np.argsort(data.graphs.sizes, kind="stable")
         parts = []
         for start in range(0, len(order), _PREDICTED_AT_ONCE):
-            graphs = _tensors(data.select(order[start : start + _PREDICTED_AT_ONCE]))
-            parts.append(networks(table, *(part.unsqueeze(0) for part in graphs)).numpy())
+            graphs = _tensors(data.graphs.select(order[start : start + _PREDICTED_AT_ONCE]))
+            parts.append(networks(data.table, *(part.unsqueeze(0) for part in graphs)).numpy())
         ranking = np.empty((len(networks.enter), len(order)))
         ranking[:, order] = np.concatenate(parts, axis=1)
         return ranking
 
+    def last_layer(self, networks: Networks) -> tuple[nn.Parameter, nn.Parameter]:
+        return networks.out, networks.out_bias
+
+    def biases(self, networks: Networks) -> list[nn.Parameter]:
+        n = networks
+        return [n.enter_bias, n.depth, *n.mix_bias, n.head_bias, n.out_bias]
+
+    def keep(self, networks: Networks) -> None:
+        for parameter in networks.parameters():
+            parameter.data = parameter.data[: self.settings.members].clone()
+            parameter.grad = None
+            parameter.requires_grad_(False)
+        self.kept = networks
+
     # ---- keeping -----------------------------------------------------------------------------------------
 
     def learned(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        return {k: v.numpy() for k, v in self._networks.state_dict().items()}, {}
+        return {k: v.numpy() for k, v in self.kept.state_dict().items()}, {}
 
     def recall(self, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
         members, features, _ = tensors["enter"].shape
@@ -252,14 +191,7 @@ class GCNPredictor(RankPredictor):
             networks.load_state_dict(weights)
         except RuntimeError as e:
             raise ValueError(str(e)) from None
-        self._networks = networks.eval()
-
-
-def _with_extra(members: Members) -> GraphBatch:
-    """The graphs, with further inputs among their totals."""
-    graphs = members.graphs
-    totals = np.concatenate([graphs.totals, members.extra.astype(np.float32)], axis=1)
-    return replace(graphs, totals=totals)
+        self.kept = networks.eval()
 
 
 def _tensors(data: GraphBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -270,40 +202,3 @@ def _tensors(data: GraphBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         torch.from_numpy(data.depth),
         torch.from_numpy(data.totals),
     )
-
-
-def _first(networks: Networks, count: int) -> Networks:
-    """The first networks of a stack."""
-    for parameter in networks.parameters():
-        parameter.data = parameter.data[:count].clone()
-        parameter.grad = None
-        parameter.requires_grad_(False)
-    return networks
-
-
-def _optimizer(
-    networks: Networks, settings: GCNSettings, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW with decay on matrices only, under a one-cycle schedule."""
-    matrices = [networks.enter, *networks.mix, networks.head, networks.out]
-    others = [networks.enter_bias, networks.depth, *networks.mix_bias, networks.head_bias, networks.out_bias]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps, pct_start=0.1)
-    return optimizer, schedule
-
-
-def batches(pools: Sequence[np.ndarray], size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Endless batches `(M, b)` of positions; each network walks its own pool in its own order, short ones again."""
-    tensors = [torch.from_numpy(pool) for pool in pools]
-    length = max(map(len, pools))
-    size = min(size, length)
-
-    def walk(pool: Tensor) -> Tensor:
-        rounds = math.ceil(length / len(pool))
-        return torch.cat([pool[torch.randperm(len(pool), generator=generator)] for _ in range(rounds)])[:length]
-
-    while True:
-        orders = torch.stack([walk(pool) for pool in tensors])
-        for start in range(0, length - size + 1, size):
-            yield orders[:, start : start + size]

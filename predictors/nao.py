@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -24,20 +24,18 @@ from torch import Tensor, nn
 from search_spaces.errors import ConfigError
 
 from .base import register_predictor
-from .gcn import LOSSES, batches
-from .ranked import Ranking, RankPredictor, RankSettings
 from .reading import Members, Reader
 from .tokens import Tokens
+from .training import StackPredictor, TrainingSettings
 
 _PREDICTED_AT_ONCE = 1024  # the more, the more beginnings are shared; the fewer, the more stays in the cache
-_FEWEST_STEPS = 200
 _CONSTANT = 1e-6
 _CLIP = 5.0  # standard deviations
 
 
 @dataclass(frozen=True)
-class NAOSettings(RankSettings):
-    """Settings of `NAOPredictor`.
+class NAOSettings(TrainingSettings):
+    """Settings of `NAOPredictor`, beside those of `TrainingSettings`; the paper's loss is `mse`.
 
     Attributes:
         hidden: outputs of the LSTM at each step, H; both directions together.
@@ -48,14 +46,6 @@ class NAOSettings(RankSettings):
             leaves little to the embedding, or its `totals` with the mean features of its nodes, which is faster and
             what a search that moves in the embedding needs.
         dropout: share of the token embeddings and of the scoring network's activations dropped in training.
-        members: networks whose mean is predicted.
-        loss: `hinge` or `logistic` on score differences of pairs, or `mse` as in the paper.
-        margin: difference of ranking scores that the hinge asks for.
-        epochs: passes over the data; at least 200 and at most `max_steps` optimiser steps are taken.
-        max_steps: bounds the time of fits to thousands of architectures.
-        batch: members a step; the loss runs over all their pairs.
-        learning_rate: maximum of the one-cycle schedule (Smith and Topin 2018).
-        weight_decay: of AdamW (Loshchilov and Hutter 2019), on matrices only.
     """
 
     hidden: int = 64
@@ -65,19 +55,10 @@ class NAOSettings(RankSettings):
     mlp_width: int = 64
     context: Literal["features", "totals"] = "totals"
     dropout: float = 0.1
-    members: int = 5
-    loss: Literal["hinge", "logistic", "mse"] = "hinge"
-    margin: float = 0.1
-    epochs: int = 100
-    max_steps: int = 1200
-    batch: int = 64
-    learning_rate: float = 1e-2
-    weight_decay: float = 1e-2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.need_positive("hidden", "embedding", "mlp_width", "members", "margin")
-        self.need_positive("epochs", "max_steps", "batch", "learning_rate")
+        self.need_positive("hidden", "embedding", "mlp_width")
         if self.bidirectional and self.hidden % 2:
             raise ConfigError(f"predictor 'nao' with two directions needs an even hidden; got {self.hidden}")
         if self.mlp_layers < 0:
@@ -86,8 +67,6 @@ class NAOSettings(RankSettings):
             raise ConfigError(f"predictor 'nao' needs a dropout from 0 to below 1; got {self.dropout}")
         if self.context not in ("features", "totals"):
             raise ConfigError(f"predictor 'nao' has no context {self.context!r}; choose one of: features, totals")
-        if self.loss not in LOSSES:
-            raise ConfigError(f"predictor 'nao' has no loss {self.loss!r}; choose one of: {', '.join(LOSSES)}")
 
 
 def _weights(*shape: int, fan: float, generator: torch.Generator) -> nn.Parameter:
@@ -265,22 +244,21 @@ class Networks(nn.Module):
 
 
 @register_predictor("nao")
-class NAOPredictor(RankPredictor):
+class NAOPredictor(StackPredictor[Networks]):
     """LSTM ensemble over tokens beside properties of the graph, trained to rank.
 
-    Beside the members, which see everything, one network a fold is trained without it; the members' disagreement is
-    the ranking's uncertainty. Architectures are read in their canonical form, so isomorphic ones have one sequence;
+    Architectures are read in their canonical form, so isomorphic ones have one sequence;
     the paper's training on symmetric copies has nothing to add then.
 
     Attributes:
         tokens: how the members of the space are written.
-        networks: encoders and scorers of the ensemble, once fitted.
+        kept: encoders and scorers of the ensemble, once fitted.
     """
 
     Settings = NAOSettings
     settings: NAOSettings
     tokens: Tokens
-    networks: Networks
+    kept: Networks
 
     def read_with(self, reader: Reader) -> None:
         super().read_with(reader)
@@ -298,49 +276,47 @@ class NAOPredictor(RankPredictor):
         nodes = self.reader.encoder.table[graphs.rows].sum(1) / graphs.sizes[:, None]  # padding has features 0
         return np.concatenate([graphs.totals, nodes, members.extra], axis=1)
 
-    # ---- learning ----------------------------------------------------------------------------------------
+    # ---- the stack of networks ---------------------------------------------------------------------------
 
-    def learn(self, seen: Members, target: np.ndarray, folds: np.ndarray) -> np.ndarray:
-        data, members = self.inputs(seen), self.settings.members
-        networks = self._train(data, target, folds, torch.Generator().manual_seed(self.settings.seed))
-        ranking = _standardise(networks, data)
-        self.networks = _first(networks, members)
-        if (folds < 0).any():
-            return ranking[:members].mean(0)
-        return ranking[members + folds, np.arange(len(folds))]
-
-    def _train(
-        self, data: tuple[Tensor, Tensor], target: np.ndarray, folds: np.ndarray, generator: torch.Generator
-    ) -> Networks:
-        """Members see everything; network `members + f` everything but fold f."""
-        s = self.settings
+    def stack(self, count: int, data: tuple[Tensor, Tensor], generator: torch.Generator) -> Networks:
         tokens, context = data
-        pools = [np.arange(len(tokens))] * s.members + [np.flatnonzero(folds != f) for f in range(folds.max() + 1)]
-        networks = Networks(len(pools), torch.from_numpy(self.tokens.values), context, s, generator)
+        networks = Networks(count, torch.from_numpy(self.tokens.values), context, self.settings, generator)
         networks.encoder.forget_unseen(tokens)
-        steps = min(max(_FEWEST_STEPS, s.epochs * math.ceil(len(tokens) / s.batch)), s.max_steps)
-        optimizer, schedule = _optimizer(networks, s, steps)
-        goal = torch.from_numpy(target).float()
-        for which in islice(batches(pools, s.batch, generator), steps):
-            predicted = networks(tokens[which], context[which], generator)
-            loss = LOSSES[s.loss](predicted, goal[which], s.margin)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(networks.parameters(), 2 * math.sqrt(len(pools)))
-            optimizer.step()
-            schedule.step()
         return networks
 
-    # ---- predicting --------------------------------------------------------------------------------------
+    def forward(
+        self, networks: Networks, data: tuple[Tensor, Tensor], which: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        tokens, context = data
+        scores: Tensor = networks(tokens[which], context[which], generator)
+        return scores
 
-    def rank(self, members: Members) -> Ranking:
-        ranking = _rank(self.networks, self.inputs(members))
-        return ranking.mean(0), ranking.std(0)
+    @torch.inference_mode()
+    def outputs(self, networks: Networks, data: tuple[Tensor, Tensor]) -> np.ndarray:
+        parts = zip(*(part.split(_PREDICTED_AT_ONCE) for part in data), strict=True)
+        scorer, encoder = networks.scorer, networks.encoder
+        scores = [scorer(encoder.embeddings(tokens), context.unsqueeze(0)).numpy() for tokens, context in parts]
+        return np.concatenate(scores, axis=1).astype(np.float64)
+
+    def last_layer(self, networks: Networks) -> tuple[nn.Parameter, nn.Parameter]:
+        return networks.scorer.weights[-1], networks.scorer.biases[-1]
+
+    def biases(self, networks: Networks) -> list[nn.Parameter]:
+        return [networks.encoder.bias, *networks.scorer.biases]
+
+    def keep(self, networks: Networks) -> None:
+        total = len(networks.encoder.token)
+        for parameter in networks.parameters():
+            stacked = parameter.data.view(-1, total, *parameter.shape[1:])  # by direction, then network
+            parameter.data = stacked[:, : self.settings.members].flatten(0, 1).clone()
+            parameter.grad = None
+            parameter.requires_grad_(False)
+        self.kept = networks
 
     # ---- keeping -----------------------------------------------------------------------------------------
 
     def learned(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        return {k: v.numpy() for k, v in self.networks.state_dict().items()}, {}
+        return {k: v.numpy() for k, v in self.kept.state_dict().items()}, {}
 
     def recall(self, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
         seen = torch.zeros(1, len(tensors["scorer.mean"]))
@@ -351,48 +327,4 @@ class NAOPredictor(RankPredictor):
             networks.load_state_dict(weights)
         except RuntimeError as e:
             raise ValueError(str(e)) from None
-        self.networks = networks.requires_grad_(False).eval()
-
-
-def _first(networks: Networks, count: int) -> Networks:
-    """The first networks of a stack."""
-    total = len(networks.encoder.token)
-    for parameter in networks.parameters():
-        stacked = parameter.data.view(-1, total, *parameter.shape[1:])  # by direction, then network
-        parameter.data = stacked[:, :count].flatten(0, 1).clone()
-        parameter.grad = None
-        parameter.requires_grad_(False)
-    return networks.eval()
-
-
-@torch.inference_mode()
-def _rank(networks: Networks, data: tuple[Tensor, Tensor]) -> np.ndarray:
-    """Ranking scores float64 `(M, B)` of tokens `(B, L)` and context `(B, C)`."""
-    parts = zip(*(part.split(_PREDICTED_AT_ONCE) for part in data), strict=True)
-    scores = [
-        networks.scorer(networks.encoder.embeddings(tokens), context.unsqueeze(0)).numpy() for tokens, context in parts
-    ]
-    return np.concatenate(scores, axis=1).astype(np.float64)
-
-
-def _standardise(networks: Networks, data: tuple[Tensor, Tensor]) -> np.ndarray:
-    """Give each network mean 0 and deviation 1 over the data, by its last layer; returns what it says, `(M, n)`."""
-    ranking = _rank(networks, data)
-    mean, deviation = ranking.mean(1), ranking.std(1) + 1e-6
-    shift, scale = (torch.from_numpy(v).float().view(-1, 1, 1) for v in (mean, deviation))
-    with torch.no_grad():
-        networks.scorer.weights[-1].div_(scale)
-        networks.scorer.biases[-1].sub_(shift).div_(scale)
-    return (ranking - mean[:, None]) / deviation[:, None]
-
-
-def _optimizer(
-    networks: Networks, settings: NAOSettings, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW with decay on matrices only, under a one-cycle schedule."""
-    biases = [networks.encoder.bias, *networks.scorer.biases]
-    matrices = [p for p in networks.parameters() if all(p is not b for b in biases)]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": biases, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps, pct_start=0.1)
-    return optimizer, schedule
+        self.kept = networks.requires_grad_(False).eval()

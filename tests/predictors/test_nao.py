@@ -13,7 +13,7 @@ import torch
 
 from predictors import Predictor, kendall_tau
 from predictors.base import load_predictor
-from predictors.nao import NAOPredictor, NAOSettings, Networks, SequenceEncoder, _standardise
+from predictors.nao import NAOPredictor, NAOSettings, Networks, SequenceEncoder
 from predictors.tokens import Tokens
 from search_spaces import Architecture, Choice, Graph, GraphBuilder, SearchSpace, make_space
 from search_spaces.errors import ConfigError, DataError, EngineError
@@ -122,7 +122,7 @@ def test_standardise_moves_the_last_layer_only(space: SearchSpace) -> None:
     rng = np.random.default_rng(0)
     tokens = torch.from_numpy(Tokens(space).encode([space.sample(rng) for _ in range(50)]))
     context = torch.from_numpy(rng.normal(size=(50, 4))).float()
-    told = _standardise(networks, (tokens, context))
+    told = NAOPredictor(space)._standardise(networks, (tokens, context))
     with torch.no_grad():
         assert networks(tokens.unsqueeze(0), context.unsqueeze(0)).numpy() == pytest.approx(told, abs=1e-4)
     assert told.mean(1) == pytest.approx(np.zeros(3), abs=1e-5)
@@ -133,9 +133,9 @@ def test_the_embedding_has_a_gradient(fitted: NAOPredictor, space: SearchSpace) 
     """What a search in the embedding needs: the score is a smooth function of it, and of the step outputs."""
     members = [space.architecture(), space.from_indices([4] * 6)]
     tokens, context = fitted.inputs(fitted.reader.read(members, map(space.sketch, members), np.zeros((2, 0))))
-    outputs = fitted.networks.encoder(tokens.unsqueeze(0))[0].detach().requires_grad_()
+    outputs = fitted.kept.encoder(tokens.unsqueeze(0))[0].detach().requires_grad_()
     embedding = torch.nn.functional.normalize(outputs.mean(2), dim=-1)
-    fitted.networks.scorer(embedding, context.unsqueeze(0)).sum().backward()
+    fitted.kept.scorer(embedding, context.unsqueeze(0)).sum().backward()
     assert outputs.grad is not None
     assert (outputs.grad.abs().sum((2, 3)) > 0).all()
 
