@@ -45,7 +45,7 @@ class EnsembleSettings(RankSettings):
 
 @register_predictor("ensemble")
 class EnsemblePredictor(RankPredictor):
-    """Weighted mean of standardised rankings.
+    """Several predictors as one: the mean of their rankings, weighted by how they rank what was held out.
 
     A member whose held-out Kendall tau is t weighs `(t / best t)^16`, none if t is negative; all the same where no
     member ranks at all. Only the ratio counts, as noise in the scores makes all t small. The uncertainty joins the
