@@ -107,6 +107,7 @@ class Regression(CostModel):
         measurements: number of networks the model rests on.
     """
 
+    unit = "that of the measurements"
     source: ClassVar[Source] = "predicted"
 
     def __init__(
