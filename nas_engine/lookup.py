@@ -99,7 +99,8 @@ def _names(option: str, text: str) -> list[str]:
 def read_architectures(given: str, space: SearchSpace) -> list[Architecture]:
     """Architectures in a file, or the one that a code names.
 
-    A file holds an architecture as `Architecture.to_json` writes it, a list of them, or one or a code a line.
+    A file holds an architecture as `Architecture.to_json` writes it or as `architecture.json` of a bundle has it, a list
+    of them, or one or a code a line.
 
     Raises:
         ConfigError: no such file and no code, or a file with nothing in it.
@@ -145,6 +146,8 @@ def _line(line: str) -> Any:
 
 
 def _architecture(item: Any, space: SearchSpace) -> Architecture:
+    if isinstance(item, Mapping) and isinstance(item.get("architecture"), Mapping):  # as bundles hold it
+        item = item["architecture"]
     if isinstance(item, Mapping):
         return space.from_json(json.dumps(item))
     if isinstance(item, str):

@@ -278,7 +278,9 @@ def test_predictions_before_there_is_a_table(own: Run) -> None:
     bad(5, told, "predict", "100004", "--run", "tiny")
 
 
-@pytest.mark.parametrize("form", ["one", "list", "lines", "codes", "one code", "codes as a list", "mixed"])
+@pytest.mark.parametrize(
+    "form", ["one", "one bundle", "list", "lines", "codes", "one code", "codes as a list", "mixed"]
+)
 def test_forms_of_architectures(tmp_path: Path, form: str) -> None:
     space = make_space("nasbench201")
     members = [space.decode(code) for code in ("123401", "012340", "444444")]
@@ -286,6 +288,7 @@ def test_forms_of_architectures(tmp_path: Path, form: str) -> None:
     codes = [a.code for a in members]
     contents = {
         "one": texts[0],
+        "one bundle": json.dumps({"id": members[0].id, "architecture": json.loads(texts[0]), "latency": {}}),
         "list": json.dumps([json.loads(text) for text in texts], indent=1),
         "lines": "\n".join(texts) + "\n\n",
         "codes": "\n".join(codes),
