@@ -99,8 +99,8 @@ def _names(option: str, text: str) -> list[str]:
 def read_architectures(given: str, space: SearchSpace) -> list[Architecture]:
     """Architectures in a file, or the one that a code names.
 
-    A file holds an architecture as `Architecture.to_json` writes it or as `architecture.json` of a bundle has it, a list
-    of them, or one or a code a line.
+    A file holds an architecture as `Architecture.to_json` writes it or as the `architecture.json` of a bundle has it, a
+    list of them, or one or a code a line.
 
     Raises:
         ConfigError: no such file and no code, or a file with nothing in it.

@@ -61,10 +61,12 @@ class _Rows:
 class PredictedSampler(BaseSampler):
     """Proposes rows of a lookup table by Thompson sampling (Thompson 1933) and augmented Chebyshev scalarisation.
 
-    For trial t, with a generator seeded by (seed, t): accuracies a_i ~ N(mean_i, std_i^2), weights w uniform on
-    the simplex, losses l_ij scaled to 0 (best) to 1 (worst) over the predicted Pareto front; the row proposed minimises
-    `max_j w_j l_ij + rho sum_j w_j l_ij` (ParEGO, Knowles 2006, eq. 2), rows proposed before left out. With
-    accuracy as the only objective that is the row of highest draw. Once every row was proposed it draws at random.
+    For trial t, with a generator seeded by (seed, t): accuracies a_i ~ N(mean_i, s_i^2), where s_i is the predicted
+    deviation but at most the median one on the predicted Pareto front (that of bad networks is large, yet not because
+    they may be the best); weights w uniform on the simplex; losses l_ij scaled to 0 (best) to 1 (worst) over that
+    front. The row proposed minimises `max_j w_j l_ij + rho sum_j w_j l_ij` (ParEGO, Knowles 2006, eq. 2), rows proposed
+    before left out. With accuracy as the only objective that is the row of highest draw. Once every row was proposed it
+    draws at random.
 
     >>> study = optuna.create_study(sampler=PredictedSampler(space, "table.parquet"))  # doctest: +SKIP
     >>> trial = study.ask(distributions(space))  # doctest: +SKIP
@@ -102,10 +104,19 @@ class PredictedSampler(BaseSampler):
         return [name for name in self._objectives if name != "accuracy"]
 
     @cached_property
+    def _front(self) -> np.ndarray:
+        """Rows of the predicted Pareto front."""
+        return pareto(self._losses(self._rows.accuracy))
+
+    @cached_property
+    def _std(self) -> np.ndarray:
+        """Deviations that accuracies are drawn with, `(n,)`."""
+        return np.minimum(self._rows.std, np.median(self._rows.std[self._front]))
+
+    @cached_property
     def _scale(self) -> tuple[np.ndarray, np.ndarray]:
         """Losses of the ideal and of the nadir point of the predicted front, each `(1 + k,)`."""
-        losses = self._losses(self._rows.accuracy)
-        front = losses[pareto(losses)]
+        front = self._losses(self._rows.accuracy)[self._front]
         return front.min(axis=0), front.max(axis=0)
 
     def _losses(self, accuracy: np.ndarray) -> np.ndarray:
@@ -136,7 +147,7 @@ class PredictedSampler(BaseSampler):
         if len(proposed) >= len(rows.codes):
             return None
         rng = np.random.default_rng([self._seed, number])
-        drawn = rows.accuracy + rows.std * rng.standard_normal(len(rows.codes))
+        drawn = rows.accuracy + self._std * rng.standard_normal(len(rows.codes))
         score = self._scalarised(drawn, rng)
         score[proposed] = np.inf
         return int(score.argmin())
