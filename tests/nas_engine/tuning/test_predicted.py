@@ -19,6 +19,7 @@ from nas_engine.tuning import (
     recorded,
     search_recorded,
 )
+from nas_engine.tuning.predicted import _Rows
 from predictors.table import LookupTable, pareto
 from search_spaces import SearchSpace
 
@@ -45,6 +46,13 @@ def test_without_doubt_or_costs_the_best_rows_come_first(
     study = optuna.create_study(direction="maximize", sampler=PredictedSampler(tiny, path))
     ranked = sorted((a.code for a in tiny.enumerate()), key=lambda code: -accuracies(code)[-1])
     assert codes(study, tiny, 10) == ranked[:10]
+
+
+def test_a_bad_row_of_large_error_is_not_taken_for_the_best(tiny: SearchSpace) -> None:
+    sampler = PredictedSampler(tiny, "not read")
+    codes, accuracy, std = np.array([b"a", b"b", b"c"]), np.array([0.9, 0.89, 0.5]), np.array([0.01, 0.01, 0.5])
+    sampler.__dict__["_rows"] = _Rows(codes, accuracy, std, np.zeros((3, 0)))
+    assert {sampler._choose(number, []) for number in range(100)} == {0, 1}
 
 
 def test_doubt_spreads_proposals_and_seeds_differ(job: Jobs, write_table: Write, tiny: SearchSpace) -> None:
