@@ -13,18 +13,26 @@ from .history import TrialSummary, read_trials
 if TYPE_CHECKING:
     from .conductor import SearchJob, SearchOutcome
     from .members import MemberJob, score_members
-    from .predicted import PredictedSampler
-    from .sampling import SamplerSettings, architecture_of, distributions, make_sampler, samplers
+    from .sampling import (
+        PredictedSampler,
+        SamplerSettings,
+        SpaceSampler,
+        architecture_of,
+        distributions,
+        make_sampler,
+        samplers,
+    )
     from .simulation import recorded, search_recorded
     from .tables import TableJob, build_table
     from .trials import search
 
 _LAZY = {
     "MemberJob": ".members",
-    "PredictedSampler": ".predicted",
+    "PredictedSampler": ".sampling",
     "SamplerSettings": ".sampling",
     "SearchJob": ".conductor",
     "SearchOutcome": ".conductor",
+    "SpaceSampler": ".sampling",
     "TableJob": ".tables",
     "architecture_of": ".sampling",
     "build_table": ".tables",
@@ -43,6 +51,7 @@ __all__ = [
     "SamplerSettings",
     "SearchJob",
     "SearchOutcome",
+    "SpaceSampler",
     "TableJob",
     "TrialSummary",
     "architecture_of",

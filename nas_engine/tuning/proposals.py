@@ -8,7 +8,7 @@ through the space, and only when these have nothing left is the search over.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,8 @@ from search_spaces import Architecture, SearchSpace
 
 from ..config import Bound, Config
 from .history import TRAINED, History, Trial
-from .sampling import SamplerSettings, architecture_of, distributions, make_sampler, where
+from .sampling import REJECTED, Costs, SamplerSettings, architecture_of, distributions, make_sampler, where
 from .study import Judge, open_study
-
-Costs = Callable[[Architecture], Mapping[str, float]]
 
 REJECTIONS = 50  # proposals of a sampler that are turned away for one trial, before help is sought
 _STEPS = 2000  # of a walk through a space too large to be enumerated
@@ -56,10 +54,12 @@ class Proposals:
         self._costs = costs
         self._table = table
         self._judge = Judge(config.objectives, config.bounds)
-        settings = SamplerSettings(space, config.seed, config.objectives, config.bounds, config.search.trials, table)
+        settings = SamplerSettings(
+            space, config.seed, config.objectives, config.bounds, config.search.trials, table, self._costs_of
+        )
+        self._known_costs: dict[str, dict[str, float]] = {}
         sampler = make_sampler(config.search.sampler, settings)
         self._study = open_study(storage, history, space, self._judge, sampler)
-        self._known_costs: dict[str, dict[str, float]] = {}
         self._nearest = (math.inf, "")
         self._trained = {trial.code: trial for trial in history.trials.values()}
 
@@ -107,6 +107,7 @@ class Proposals:
             reason, values = f"breaks {' and '.join(map(str, broken))}", self._judge.values(costs, 0.0)
         else:
             reason, values = f"is trial {before.number}", self._values(before)
+        asked.set_user_attr(REJECTED, reason)
         self._history.rejected(code, reason, values, proposal)
         self._study.tell(asked, values, state=TrialState.FAIL if values is None else None)
         return None

@@ -22,7 +22,7 @@ from search_spaces.errors import RunError
 
 from ..config import Bound
 from .history import RUNNING, TRAINED, History
-from .sampling import distributions
+from .sampling import REJECTED, distributions
 
 STUDY = "search"
 
@@ -128,12 +128,13 @@ def expected_trials(history: History, space: SearchSpace, judge: Judge) -> list[
 
 def _frozen(row: Mapping[str, Any], state: TrialState, values: list[float] | None, space: SearchSpace) -> FrozenTrial:
     now = datetime.now()
+    rejected = {REJECTED: row["reason"]} if row["event"] == "reject" else {}
     trial = optuna.trial.create_trial(
         state=TrialState.COMPLETE if values is not None else TrialState.FAIL,
         values=values,
         params=dict(row["params"]),
         distributions=distributions(space),
-        user_attrs={"code": row["code"]},
+        user_attrs={"code": row["code"], **rejected},
         system_attrs=dict(row["attributes"]),
     )
     trial.state, trial.datetime_start = state, now

@@ -19,7 +19,8 @@ from nas_engine.tuning import (
     recorded,
     search_recorded,
 )
-from nas_engine.tuning.predicted import _Rows
+from nas_engine.tuning.sampling import Told
+from nas_engine.tuning.sampling.predicted import _Rows
 from predictors.table import LookupTable, pareto
 from search_spaces import SearchSpace
 
@@ -50,9 +51,12 @@ def test_without_doubt_or_costs_the_best_rows_come_first(
 
 def test_a_bad_row_of_large_error_is_not_taken_for_the_best(tiny: SearchSpace) -> None:
     sampler = PredictedSampler(tiny, "not read")
-    codes, accuracy, std = np.array([b"a", b"b", b"c"]), np.array([0.9, 0.89, 0.5]), np.array([0.01, 0.01, 0.5])
-    sampler.__dict__["_rows"] = _Rows(codes, accuracy, std, np.zeros((3, 0)))
-    assert {sampler._choose(number, []) for number in range(100)} == {0, 1}
+    known = sorted(a.code for a in tiny.enumerate())[:3]
+    accuracy, std = np.array([0.9, 0.89, 0.5]), np.array([0.01, 0.01, 0.5])
+    sampler.__dict__["_rows"] = _Rows(np.array(known, dtype="S"), accuracy, std, np.zeros((3, 0)))
+    nothing = Told(0, [], np.zeros((0, 1)), np.zeros(0, dtype=bool), [])
+    proposed = [sampler.propose(nothing, np.random.default_rng(i)) for i in range(100)]
+    assert {a.code for a in proposed if a is not None} == set(known[:2])
 
 
 def test_doubt_spreads_proposals_and_seeds_differ(job: Jobs, write_table: Write, tiny: SearchSpace) -> None:

@@ -10,19 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
-from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.samplers import BaseSampler
 
 from predictors.table import LookupTable, pareto
-from search_spaces import SearchSpace
+from search_spaces import Architecture, SearchSpace
+from search_spaces.errors import ConfigError
 
-from ..config import Bound
-from .sampling import architecture_of, distributions, trial_seed, where
+from ...config import Bound
+from .base import SamplerSettings, SpaceSampler, Told, samplers, where
 
 _AUGMENTATION = 0.05  # rho of Knowles 2006, so that among equal worst losses the sum decides
 
@@ -58,7 +55,7 @@ class _Rows:
         return place if place < len(self.codes) and self.codes[place] == code.encode() else None
 
 
-class PredictedSampler(BaseSampler):
+class PredictedSampler(SpaceSampler):
     """Proposes rows of a lookup table by Thompson sampling (Thompson 1933) and augmented Chebyshev scalarisation.
 
     For trial t, with a generator seeded by (seed, t): accuracies a_i ~ N(mean_i, s_i^2), where s_i is the predicted
@@ -88,11 +85,10 @@ class PredictedSampler(BaseSampler):
         bounds: Sequence[Bound] = (),
         seed: int = 0,
     ) -> None:
-        self._space = space
+        super().__init__(space, seed=seed)
         self._table = table
         self._objectives = dict(objectives or {"accuracy": "max"})
         self._bounds = tuple(bounds)
-        self._seed = seed
 
     @cached_property
     def _rows(self) -> _Rows:
@@ -123,34 +119,17 @@ class PredictedSampler(BaseSampler):
         """Objectives to be minimised, `(n, 1 + k)`."""
         return np.column_stack([-accuracy, self._rows.costs])
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {name: d for name, d in distributions(self._space).items() if not d.single()}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        row = self._choose(trial.number, self._proposed(study, trial))
-        if row is None:
-            return {}
-        values = self._space.decode(self._rows.codes[row].decode()).values
-        return {name: value for name, value in values.items() if name in search_space}
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """A parameter that is no choice of the space, or any once the table is used up: at random."""
-        seed = trial_seed(trial_seed(self._seed, trial.number), sum(param_name.encode()))
-        return RandomSampler(seed=seed).sample_independent(study, trial, param_name, param_distribution)
-
-    def _choose(self, number: int, proposed: list[int]) -> int | None:
+    def propose(self, told: Told, rng: np.random.Generator) -> Architecture | None:
+        """The row that comes best out of a draw, of those that were not proposed yet."""
         rows = self._rows
+        places = (rows.find(code) for code in told.proposed)
+        proposed = [place for place in places if place is not None]
         if len(proposed) >= len(rows.codes):
             return None
-        rng = np.random.default_rng([self._seed, number])
         drawn = rows.accuracy + self._std * rng.standard_normal(len(rows.codes))
         score = self._scalarised(drawn, rng)
         score[proposed] = np.inf
-        return int(score.argmin())
+        return self.space.decode(rows.codes[score.argmin()].decode())
 
     def _scalarised(self, accuracy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         losses = self._losses(accuracy)
@@ -160,10 +139,17 @@ class PredictedSampler(BaseSampler):
         weighted = rng.dirichlet(np.ones(losses.shape[1])) * (losses - ideal) / np.maximum(nadir - ideal, 1e-12)
         return np.asarray(weighted.max(axis=1) + _AUGMENTATION * weighted.sum(axis=1))
 
-    def _proposed(self, study: Study, trial: FrozenTrial) -> list[int]:
-        """Rows that other trials of the study hold, whatever became of them."""
-        names = {choice.name for choice in self._space.choices}
-        others = (o for o in study.get_trials(deepcopy=False) if o.number != trial.number and names & set(o.params))
-        codes = {self._space.canonical(architecture_of(self._space, o.params)).code for o in others}
-        rows = (self._rows.find(code) for code in codes)
-        return [row for row in rows if row is not None]
+
+@samplers.register("predicted")
+def _predicted(settings: SamplerSettings) -> BaseSampler:
+    """The run's lookup table: Thompson draws of predicted accuracy under the bounds, a random trade-off a trial."""
+    if settings.table is None:
+        others = ", ".join(n for n in samplers if n != "predicted")
+        raise ConfigError(f"sampler 'predicted' needs the lookup table of the run; without one choose among: {others}")
+    return PredictedSampler(
+        settings.space,
+        settings.table,
+        objectives=settings.objectives,
+        bounds=settings.bounds,
+        seed=settings.seed,
+    )

@@ -1,73 +1,16 @@
-"""Samplers: ordinary Optuna samplers over the choices of a space, by name.
-
-Each trial's draw follows from the seed, the trial's number and the study's history alone, so that a study that was
-interrupted and loaded again proposes what it would have proposed.
-"""
+"""Optuna's own samplers: random, TPE and NSGA-II, made to repeat what they drew."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces import Architecture, SearchSpace
-from search_spaces.registry import Registry
-
-from ..config import Bound
-
-
-@dataclass(frozen=True)
-class SamplerSettings:
-    """What a sampler may want to know.
-
-    Attributes:
-        objectives: metric to `max` or `min`, in the order of the study's directions.
-        bounds: on costs and accuracy.
-        trials: how many trainings the search may do.
-        table: the lookup table, None where there is none.
-    """
-
-    space: SearchSpace
-    seed: int = 0
-    objectives: Mapping[str, str] = field(default_factory=lambda: {"accuracy": "max"})
-    bounds: tuple[Bound, ...] = ()
-    trials: int = 100
-    table: Path | None = None
-
-
-samplers: Registry[Callable[[SamplerSettings], BaseSampler]] = Registry("sampler")
-
-
-def make_sampler(name: str, settings: SamplerSettings) -> BaseSampler:
-    """The sampler called `name`.
-
-    Raises:
-        ConfigError: no such sampler, with the nearest name; or the settings lack what it needs.
-    """
-    return samplers[name](settings)
-
-
-def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """One categorical distribution a choice of the space."""
-    return {choice.name: CategoricalDistribution(choice.options) for choice in space.choices}
-
-
-def architecture_of(space: SearchSpace, params: Mapping[str, Any]) -> Architecture:
-    """The member with these parameters; choices left out take their first option, as resting ones do."""
-    names = {choice.name for choice in space.choices}
-    return space.architecture({name: value for name, value in params.items() if name in names})
-
-
-def where(bounds: Iterable[Bound]) -> str | None:
-    """The bounds on costs as a condition on rows of the lookup table, None where there are none."""
-    conditions = [f"{b.metric} {b.operator} {b.value!r}" for b in bounds if b.metric != "accuracy"]
-    return " and ".join(conditions) or None
+from .base import SamplerSettings, samplers, trial_seed
 
 
 class Repeatable(BaseSampler):
@@ -109,13 +52,6 @@ class Repeatable(BaseSampler):
         self._of(trial).after_trial(study, trial, state, values)
 
 
-def trial_seed(seed: int, number: int) -> int:
-    """A seed for one trial; neighbouring numbers give unrelated seeds."""
-    import numpy as np
-
-    return int(np.random.default_rng([seed, number]).integers(2**31 - 1))
-
-
 @samplers.register("random")
 def _random(settings: SamplerSettings) -> BaseSampler:
     """Uniform draws of every choice."""
@@ -148,22 +84,3 @@ def _nsga2(settings: SamplerSettings) -> BaseSampler:
     """NSGA-II (Deb et al. 2002), with generations small enough that there are several."""
     population = min(50, max(4, settings.trials // 5))
     return Repeatable(lambda seed: NSGA2(population_size=population, seed=seed), settings.seed)
-
-
-@samplers.register("predicted")
-def _predicted(settings: SamplerSettings) -> BaseSampler:
-    """The run's lookup table: Thompson draws of predicted accuracy under the bounds, a random trade-off a trial."""
-    from search_spaces.errors import ConfigError
-
-    from .predicted import PredictedSampler
-
-    if settings.table is None:
-        others = ", ".join(n for n in samplers if n != "predicted")
-        raise ConfigError(f"sampler 'predicted' needs the lookup table of the run; without one choose among: {others}")
-    return PredictedSampler(
-        settings.space,
-        settings.table,
-        objectives=settings.objectives,
-        bounds=settings.bounds,
-        seed=settings.seed,
-    )
