@@ -44,7 +44,13 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def label(
-    frame: pd.DataFrame, space: str, needed: Sequence[str], choices: Sequence[str] = (), groups: str | None = None
+    frame: pd.DataFrame,
+    space: str,
+    needed: Sequence[str],
+    choices: Sequence[str] = (),
+    groups: str | None = None,
+    *,
+    digits: str | None = None,
 ) -> Labelled:
     """The rows as members of a space.
 
@@ -53,10 +59,15 @@ def label(
             members the column `arch_str` names.
         needed: columns of numbers; rows where one is missing are left out.
         choices: columns that are the choices, for the space `table`.
+        digits: column of texts whose digits are the choices, instead of `choices`.
         groups: column whose equal values mean the same network; by default every row is its own.
     """
     frame = frame.dropna(subset=[_column(frame, name).name for name in (*needed, *choices)]).reset_index(drop=True)
-    if space == "table":
+    if space == "table" and digits is not None:
+        made = make_space("table", {"path": frame, "digits": digits, "target": needed[0]})
+        names = [choice.name for choice in made.choices]
+        members = [made.architecture(dict(zip(names, text, strict=True))) for text in _column(frame, digits)]
+    elif space == "table":
         made = make_space("table", {"path": frame, "choices": list(choices), "target": needed[0]})
         rows = frame[list(choices)].itertuples(index=False)
         members = [made.architecture(dict(zip(choices, row, strict=True))) for row in rows]

@@ -110,16 +110,51 @@ class Kernel:
         return cls(found, variances.detach().clamp(-_REACH, _REACH))
 
 
+@dataclass(frozen=True)
+class Posterior:
+    """A Gaussian process given observations.
+
+    Attributes:
+        kernel: of the process.
+        points: that were observed, `(n, F)`.
+        weights: of the observations in the mean, `(n,)`.
+        root: Cholesky factor of their covariance, `(n, n)`.
+    """
+
+    kernel: Kernel
+    points: Tensor
+    weights: Tensor
+    root: Tensor
+
+    @classmethod
+    def given(cls, kernel: Kernel, points: Tensor, target: Tensor) -> Posterior:
+        """The process after `target` `(n,)` was seen at `points` `(n, F)`."""
+        root = torch.linalg.cholesky(kernel.noisy(points))
+        return cls(kernel, points, torch.cholesky_solve(target[:, None], root)[:, 0], root)
+
+    def mean(self, points: Tensor) -> Tensor:
+        """Expected values `(B,)` at points `(B, F)`."""
+        return self.kernel(points, self.points) @ self.weights
+
+    def __call__(self, points: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Expected values and their standard deviations without the noise, each `(B,)`, at points `(B, F)`."""
+        centres, variances = [], []
+        for start in range(0, len(points), _AT_ONCE):
+            part = points[start : start + _AT_ONCE]
+            near = self.kernel(part, self.points)
+            centres.append(near @ self.weights)
+            told = torch.linalg.solve_triangular(self.root, near.T, upper=False)
+            variances.append(self.kernel.prior_variance(part) - (told * told).sum(0))
+        return torch.cat(centres).numpy(), torch.cat(variances).clamp(min=0).sqrt().numpy()
+
+
 @register_predictor("gp")
 class GPPredictor(RankPredictor):
     """Gaussian process regression of transformed scores on graph features and further inputs."""
 
     Settings = GPSettings
     settings: GPSettings
-    _kernel: Kernel
-    _points: Tensor
-    _weights: Tensor
-    _root: Tensor
+    _posterior: Posterior
 
     def learn(self, seen: Members, target: np.ndarray, folds: np.ndarray) -> np.ndarray:
         rng = np.random.default_rng(self.settings.seed)
@@ -127,10 +162,9 @@ class GPPredictor(RankPredictor):
         order = rng.permutation(len(seen))
         trials = [self._held_out(points, goal, folds, order, spread) for spread in self.settings.scale_spreads]
         best = int(np.argmax([kendall_tau(target, unseen) for unseen in trials]))
-        self._kernel = self._fit_kernel(points[order], goal[order], self.settings.scale_spreads[best])
+        kernel = self._fit_kernel(points[order], goal[order], self.settings.scale_spreads[best])
         kept = order[: self.settings.most]
-        self._points = points[kept]
-        self._weights, self._root = self._solve(self._kernel, self._points, goal[kept])
+        self._posterior = Posterior.given(kernel, points[kept], goal[kept])
         return trials[best]
 
     def _held_out(
@@ -143,40 +177,28 @@ class GPPredictor(RankPredictor):
             rest = order[folds[order] != fold] if fold >= 0 else order
             kernel = self._fit_kernel(points[rest], goal[rest], spread)
             rest = rest[: self.settings.most]
-            unseen[out] = kernel(points[out], points[rest]) @ self._solve(kernel, points[rest], goal[rest])[0]
+            unseen[out] = Posterior.given(kernel, points[rest], goal[rest]).mean(points[out])
         return unseen
 
     def _fit_kernel(self, points: Tensor, goal: Tensor, spread: float) -> Kernel:
         few = self.settings.scales_from
         return Kernel.fit(points[:few], goal[:few], spread=spread, steps=self.settings.steps)
 
-    @staticmethod
-    def _solve(kernel: Kernel, points: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights of the observations in the posterior mean, and the root of their covariance."""
-        root = torch.linalg.cholesky(kernel.noisy(points))
-        return torch.cholesky_solve(target[:, None], root)[:, 0], root
-
     def rank(self, members: Members) -> Ranking:
-        points = torch.from_numpy(members.features)
-        centres, variances = [], []
-        for start in range(0, len(points), _AT_ONCE):
-            part = points[start : start + _AT_ONCE]
-            near = self._kernel(part, self._points)
-            centres.append(near @ self._weights)
-            told = torch.linalg.solve_triangular(self._root, near.T, upper=False)
-            variances.append(self._kernel.prior_variance(part) - (told * told).sum(0))
-        return torch.cat(centres).numpy(), torch.cat(variances).clamp(min=0).sqrt().numpy()
+        return self._posterior(torch.from_numpy(members.features))
 
     def learned(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         tensors = {
-            "points": self._points,
-            "weights": self._weights,
-            "scales": self._kernel.scales,
-            "variances": self._kernel.variances,
+            "points": self._posterior.points,
+            "weights": self._posterior.weights,
+            "scales": self._posterior.kernel.scales,
+            "variances": self._posterior.kernel.variances,
         }
         return {k: v.numpy() for k, v in tensors.items()}, {}
 
     def recall(self, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
-        self._kernel = Kernel(*(torch.from_numpy(tensors[k].copy()) for k in ("scales", "variances")))
-        self._points, self._weights = (torch.from_numpy(tensors[k].copy()) for k in ("points", "weights"))
-        self._root = torch.linalg.cholesky(self._kernel.noisy(self._points))
+        scales, variances, points, weights = (
+            torch.from_numpy(tensors[k].copy()) for k in ("scales", "variances", "points", "weights")
+        )
+        kernel = Kernel(scales, variances)
+        self._posterior = Posterior(kernel, points, weights, torch.linalg.cholesky(kernel.noisy(points)))

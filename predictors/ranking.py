@@ -57,6 +57,17 @@ def spearman(true: Scores, predicted: Scores) -> float:
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
+def normal_scores(scores: Scores) -> np.ndarray:
+    """What normal values of these ranks would be, `(n,)`: the quantile at (rank - 1/2) / n; ties share their mean rank.
+
+    >>> normal_scores([10.0, 30.0, 20.0]).round(2).tolist()
+    [-0.97, 0.97, 0.0]
+    """
+    from scipy.stats import norm, rankdata
+
+    return np.asarray(norm.ppf((rankdata(np.asarray(scores, dtype=np.float64)) - 0.5) / len(scores)))
+
+
 def top_k_precision(true: Scores, predicted: Scores, k: int) -> float:
     """Share of the `k` predicted best that are among the `k` truly best, 0 to 1."""
     a, b = _pair(true, predicted)

@@ -130,6 +130,15 @@ class Reader:
         members = [self._census.architectures[i] for i in rows]
         return Members(members, self._census.graphs.select(rows), np.zeros((len(rows), 0)), self, rows)
 
+    @property
+    def whole(self) -> bool:
+        """Whether the space is small enough to be read whole."""
+        return self.space.size <= _SMALL
+
+    def everything(self) -> Members:
+        """All distinct members of a space that is read whole."""
+        return self.known(np.arange(len(self._census.architectures)))
+
     def distinct(self, architectures: Sequence[Architecture]) -> tuple[np.ndarray, np.ndarray] | None:
         """Rows of the distinct networks among members, and which of them each is; None where some is not known."""
         rows = self._rows(architectures)
@@ -141,7 +150,7 @@ class Reader:
         return self.features(self._census.graphs)
 
     def _rows(self, architectures: Sequence[Architecture]) -> np.ndarray | None:
-        if self.space.size > _SMALL:
+        if not self.whole:
             return None
         row_of = self._census.row_of
         try:

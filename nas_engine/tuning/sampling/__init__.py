@@ -8,6 +8,7 @@ from .base import (
     REJECTED,
     Costs,
     Limits,
+    Prior,
     SamplerSettings,
     SpaceSampler,
     Told,
@@ -19,14 +20,17 @@ from .base import (
     where,
 )
 from .classical import NSGA2, Repeatable
+from .guided import GuidedSampler
 from .predicted import PredictedSampler
 
 __all__ = [
     "NSGA2",
     "REJECTED",
     "Costs",
+    "GuidedSampler",
     "Limits",
     "PredictedSampler",
+    "Prior",
     "Repeatable",
     "SamplerSettings",
     "SpaceSampler",

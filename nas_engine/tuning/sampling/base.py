@@ -26,6 +26,9 @@ from ...config import Bound
 Costs = Callable[[Architecture], Mapping[str, float]]
 """Predicted costs of a member by name, before anything is trained."""
 
+Prior = Callable[[Sequence[Architecture]], np.ndarray]
+"""Predicted accuracies `(n,)` of members, before anything is trained."""
+
 REJECTED = "rejected"
 """User attribute of a trial whose values were not measured, with the reason; samplers that learn leave it out."""
 
@@ -40,6 +43,7 @@ class SamplerSettings:
         trials: how many trainings the search may do.
         table: the lookup table, None where there is none.
         costs: of a member; needed where costs are objectives or bounded and there is no table.
+        prior: predicted accuracies of members, None where nothing was predicted.
     """
 
     space: SearchSpace
@@ -49,6 +53,7 @@ class SamplerSettings:
     trials: int = 100
     table: Path | None = None
     costs: Costs | None = None
+    prior: Prior | None = None
 
 
 samplers: Registry[Callable[[SamplerSettings], BaseSampler]] = Registry("sampler")
@@ -96,7 +101,8 @@ class Told:
         members: of the trials with results, in the order of their numbers; a member tried twice is there twice.
         losses: their objective values, all to be minimised, float `(n, k)`.
         feasible: whether they meet all constraints, bool `(n,)`.
-        pending: members that are being tried, failed, or were turned away.
+        pending: members that are being tried.
+        barred: members that failed, or were turned away untried.
     """
 
     number: int
@@ -104,6 +110,7 @@ class Told:
     losses: np.ndarray
     feasible: np.ndarray
     pending: list[Architecture]
+    barred: list[Architecture] = field(default_factory=list)
 
     @classmethod
     def read(cls, space: SearchSpace, study: Study, trial: FrozenTrial) -> Told:
@@ -113,18 +120,23 @@ class Told:
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and names & set(t.params)]
         done = [t for t in others if _measured(t)]
         losses = [[sign * value for sign, value in zip(signs, t.values, strict=True)] for t in done]
+
+        def members(trials: Iterable[FrozenTrial]) -> list[Architecture]:
+            return [space.canonical(architecture_of(space, t.params)) for t in trials]
+
         return cls(
             trial.number,
-            [space.canonical(architecture_of(space, t.params)) for t in done],
+            members(done),
             np.array(losses, dtype=float).reshape(len(done), len(signs)),
             np.array([all(v <= 0 for v in t.constraints.values()) for t in done], dtype=bool),
-            [space.canonical(architecture_of(space, t.params)) for t in others if not _measured(t)],
+            members(t for t in others if not t.state.is_finished()),
+            members(t for t in others if t.state.is_finished() and not _measured(t)),
         )
 
     @property
     def proposed(self) -> set[str]:
         """Codes of all members that were proposed, whatever became of them."""
-        return {a.code for a in (*self.members, *self.pending)}
+        return {a.code for a in (*self.members, *self.pending, *self.barred)}
 
 
 def _measured(trial: FrozenTrial) -> bool:
