@@ -63,6 +63,10 @@ class Labels:
                 row_of[member.code] = row
         return cls(table.space, row_of, table.column(signal), table.column(target))
 
+    def values(self, row: int) -> list[float]:
+        """Signal and target of a row."""
+        return [float(self.signal[row]), float(self.target[row])]
+
     @property
     def best(self) -> float:
         """The best target of all networks."""
@@ -90,7 +94,7 @@ def search(labels: Labels, sampler: str, queries: int, seed: int, jobs: int = 1)
     while len(rows) < queries or running:
         if len(rows) < queries and len(running) < jobs:
             started = time.perf_counter()
-            trial, row = _ask(study, labels, set(rows), rng)
+            trial, row = next_read(study, labels, set(rows), rng)
             spent += time.perf_counter() - started
             rows.append(row)
             heapq.heappush(running, (now + rng.lognormal(0, 0.5), trial.number, trial, row))
@@ -102,8 +106,13 @@ def search(labels: Labels, sampler: str, queries: int, seed: int, jobs: int = 1)
     return Search(rows, spent)
 
 
-def _ask(study: optuna.Study, labels: Labels, read: set[int], rng: np.random.Generator) -> tuple[optuna.Trial, int]:
-    """A trial whose label has not been read; others are answered from memory, and after many a random one is asked."""
+def next_read(
+    study: optuna.Study, labels: Labels, read: set[int], rng: np.random.Generator
+) -> tuple[optuna.Trial, int]:
+    """The study's next trial whose label has not been read, and its row.
+
+    Others are answered from memory; after many of them a random member is asked for.
+    """
     for _ in range(REPEATS):
         trial, row = _next(study, labels)
         if row is not None and row not in read:
@@ -112,7 +121,7 @@ def _ask(study: optuna.Study, labels: Labels, read: set[int], rng: np.random.Gen
         if row is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
-            study.tell(trial, float(labels.signal[row]))
+            study.tell(trial, labels.values(row)[: len(study.directions)])
     new = [code for code, row in labels.row_of.items() if row not in read]
     study.enqueue_trial(labels.space.decode(new[rng.integers(len(new))]).values)
     trial, row = _next(study, labels)
