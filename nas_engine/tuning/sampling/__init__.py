@@ -20,15 +20,19 @@ from .base import (
     where,
 )
 from .classical import NSGA2, Repeatable
+from .evolution import EvolutionSampler
 from .guided import GuidedSampler
+from .local import LocalSampler
 from .predicted import PredictedSampler
 
 __all__ = [
     "NSGA2",
     "REJECTED",
     "Costs",
+    "EvolutionSampler",
     "GuidedSampler",
     "Limits",
+    "LocalSampler",
     "PredictedSampler",
     "Prior",
     "Repeatable",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -122,7 +123,7 @@ class Told:
         losses = [[sign * value for sign, value in zip(signs, t.values, strict=True)] for t in done]
 
         def members(trials: Iterable[FrozenTrial]) -> list[Architecture]:
-            return [space.canonical(architecture_of(space, t.params)) for t in trials]
+            return [_canonical(space, t.params) for t in trials]
 
         return cls(
             trial.number,
@@ -137,6 +138,18 @@ class Told:
     def proposed(self) -> set[str]:
         """Codes of all members that were proposed, whatever became of them."""
         return {a.code for a in (*self.members, *self.pending, *self.barred)}
+
+
+_KNOWN: WeakKeyDictionary[SearchSpace, dict[tuple[Any, ...], Architecture]] = WeakKeyDictionary()
+
+
+def _canonical(space: SearchSpace, params: Mapping[str, Any]) -> Architecture:
+    """The canonical member with these parameters; a study's trials are read again for each proposal."""
+    known = _KNOWN.setdefault(space, {})
+    key = tuple(params.items())
+    if key not in known:
+        known[key] = space.canonical(architecture_of(space, params))
+    return known[key]
 
 
 def _measured(trial: FrozenTrial) -> bool:
