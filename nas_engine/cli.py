@@ -59,17 +59,25 @@ _table = typer.Typer(cls=_Verbs, no_args_is_help=True, rich_markup_mode=None, he
 _table_verb: Callable[..., Any] = functools.partial(_table.command, cls=_Verb)
 app.add_typer(_table, name="table")
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, or the directory of a run.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, or its name under results/.")]
+ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the directory or URI of a run.")]
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory or URI of a run, or its name under results/.")]
 TablePath = Annotated[
-    Path, typer.Argument(metavar="RUN|TABLE", help="Run, its name under results/, or a .parquet file.")
+    str, typer.Argument(metavar="RUN|TABLE", help="Run (directory, URI, or name under results/), or a .parquet file.")
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value, such as search.trials=24; may be repeated."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Directory of the runs.")]
+Results = Annotated[str, typer.Option("--results", metavar="DIR", help="Directory or URI of the runs.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="Ray cluster to work on, or 'auto' for the one of this machine; RAY_ADDRESS otherwise.",
+    ),
+]
 
 
 def main() -> None:
@@ -136,7 +144,7 @@ def profile(config: ConfigPath, set_: Overrides = None, json: AsJson = False) ->
 
 
 @_verb()
-def search(config: ConfigPath, set_: Overrides = None, json: AsJson = False) -> None:
+def search(config: ConfigPath, set_: Overrides = None, address: Address = None, json: AsJson = False) -> None:
     """Run a search, or go on with one.
 
     Ctrl-C once stops it cleanly, twice at once; either way the same command goes on.
@@ -149,26 +157,26 @@ def search(config: ConfigPath, set_: Overrides = None, json: AsJson = False) -> 
 
     asked = config_at(config, set_ or ())
     with Reporter() as reporter, Interrupt() as stop:
-        run = run_pipeline(asked, progress=reporter, stop=stop)
+        run = run_pipeline(asked, progress=reporter, stop=stop, address=address)
     _print(overview.outcome(run), json, pages.search)
 
 
 @_verb()
 def status(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="The run that changed last, if left out.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run that changed last, if left out.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="One line for each run.")] = False,
-    results: Results = Path("results"),
+    results: Results = "results",
     json: AsJson = False,
 ) -> None:
     """Show how far a run is."""
     from . import overview, pages
 
     if all_ and run is not None:
-        raise ConfigError(f"give either a run or --all, not both: {str(run)!r} and --all came")
+        raise ConfigError(f"give either a run or --all, not both: {run!r} and --all came")
     if all_:
-        _print(overview.runs(results), json, pages.runs)
+        _print(overview.runs(_folder(results)), json, pages.runs)
         return
-    found = _open(run) if run is not None else overview.latest(results)
+    found = _open(run) if run is not None else overview.latest(_folder(results))
     _print(overview.status(found), json, pages.status)
 
 
@@ -177,14 +185,14 @@ def list_(
     kind: Annotated[
         str, typer.Argument(metavar="[KIND]", help="runs, spaces, operators, predictors, costs, samplers or data.")
     ] = "runs",
-    results: Results = Path("results"),
+    results: Results = "results",
     json: AsJson = False,
 ) -> None:
     """List runs, or what is registered under a name."""
     from . import overview, pages
 
     if kind == "runs":
-        _print(overview.runs(results), json, pages.runs)
+        _print(overview.runs(_folder(results)), json, pages.runs)
     else:
         _print(overview.registered(kind), json, pages.registered)
 
@@ -192,7 +200,9 @@ def list_(
 @_verb()
 def predict(
     architecture: Annotated[str, typer.Argument(metavar="ARCH.json", help="File of architectures, or a code.")],
-    run: Annotated[Path, typer.Option("--run", metavar="RUN", help="Directory of a run, or its name under results/.")],
+    run: Annotated[
+        str, typer.Option("--run", metavar="RUN", help="Directory or URI of a run, or its name under results/.")
+    ],
     json: AsJson = False,
 ) -> None:
     """Show what a run believes of architectures.
@@ -206,7 +216,7 @@ def predict(
 
 
 @_table_verb("build")
-def table_build(config: ConfigPath, set_: Overrides = None, json: AsJson = False) -> None:
+def table_build(config: ConfigPath, set_: Overrides = None, address: Address = None, json: AsJson = False) -> None:
     """Build the lookup table, or go on with it, and stop there.
 
     What comes before it (device, shared weights, scores, predictor) is done first where it is missing. Ctrl-C once
@@ -219,10 +229,10 @@ def table_build(config: ConfigPath, set_: Overrides = None, json: AsJson = False
 
     asked = lookup.config_of(config, set_ or ())
     with Reporter() as reporter, Interrupt() as stop:
-        run = run_pipeline(asked, progress=reporter, stop=stop, until="table")
+        run = run_pipeline(asked, progress=reporter, stop=stop, until="table", address=address)
     _print(run.table.about(), json, pages_tables.info)
     if not json:
-        print(f"next: nas-engine table query {shlex.quote(str(run.path))} --where 'params < 5e5'")
+        print(f"next: nas-engine table query {shlex.quote(run.location)} --where 'params < 5e5'")
 
 
 @_table_verb("query")
@@ -250,7 +260,7 @@ def table_query(
     found = lookup.open_table(table)
     rows = lookup.ask(found, where, sort, top, columns, pareto).to_dict("records")
     hidden = () if columns else tuple(found.choices.values())
-    _print(rows, json, lambda rows: pages_tables.query(rows, hidden))
+    _print(rows, json, lambda rows: pages_tables.query(rows, hidden, lookup.quality_at(table)))
 
 
 @_table_verb("info")
@@ -266,7 +276,10 @@ def report(run: RunPath) -> None:
     """Write the HTML report of a run again and print its path."""
     from .report import write_report
 
-    print(write_report(_open(run)))
+    found = _open(run)
+    path = write_report(found)
+    found.directory.publish_beside()
+    print(path)
 
 
 @_verb()
@@ -289,10 +302,18 @@ def export(
     print(found.export(number, to))
 
 
-def _open(path: Path) -> Run:
+def _open(path: str) -> Run:
     from .run import Run
 
     return Run.open(path)
+
+
+def _folder(results: str) -> Path:
+    """The directory of runs, or the one of the working copies of those under a URI."""
+    from .run import working_copies
+    from .store import is_uri
+
+    return working_copies(results) if is_uri(results) else Path(results)
 
 
 def _print(value: Any, json: bool, page: Callable[[Any], Iterable[Any]]) -> None:
@@ -305,9 +326,9 @@ def _print(value: Any, json: bool, page: Callable[[Any], Iterable[Any]]) -> None
         show(page(value), sys.stdout)
 
 
-def _again(config: Path, overrides: list[str] | None) -> str:
+def _again(config: str, overrides: list[str] | None) -> str:
     """The arguments of a verb as the user gave them."""
-    parts = [str(config), *(part for text in overrides or () for part in ("--set", text))]
+    parts = [config, *(part for text in overrides or () for part in ("--set", text))]
     return shlex.join(parts)
 
 

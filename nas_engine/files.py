@@ -1,16 +1,25 @@
-"""Files that survive a kill at any moment: atomic replacement and append-only records."""
+"""Files that survive a kill at any moment, and folders that do not: atomic replacement, records, scratch."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import FileLock, Timeout
+
 from search_spaces.errors import RunError
+
+
+class WriteError(RunError):
+    """A file that cannot be written: the disk is full, or the place is not ours to write to."""
 
 
 @contextmanager
@@ -25,7 +34,12 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(temporary)
         os.replace(temporary, path)
     except OSError as e:
-        raise RunError(f"cannot write {path}: {e.strerror or e}; free space or choose another directory") from e
+        raise WriteError(f"cannot write {path}: {e.strerror or e}; free space or choose another directory") from e
+    except Exception as e:  # of a library that tells of a full disk in words
+        full = os.strerror(errno.ENOSPC)
+        if full not in str(e):
+            raise
+        raise WriteError(f"cannot write {path}: {full}; free space or choose another directory") from e
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -61,8 +75,11 @@ def write_torch(path: Path, state: Any) -> None:
     """Save tensors and plain values atomically, to be read by `read_torch`."""
     import torch
 
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as e:  # torch covers an error of the file by one of its own
+            raise e.__context__ if isinstance(e.__context__, OSError) else e from None
 
 
 def read_torch(path: Path) -> Any:
@@ -78,7 +95,7 @@ def read_torch(path: Path) -> Any:
 
 
 class Record:
-    """An append-only file of JSON lines, one fsync a line.
+    """An append-only file of JSON lines, each on the disk before anybody acts on it.
 
     A line torn by a kill is not read, and is cut off before the next one is added: readers beside a running
     writer change nothing.
@@ -99,8 +116,12 @@ class Record:
             except json.JSONDecodeError:
                 raise RunError(f"{self.path}, line {number} is damaged; remove that line and start again") from None
 
-    def append(self, row: dict[str, Any]) -> None:
-        """Add a row; it is on the disk when this returns."""
+    def append(self, row: dict[str, Any], *, durable: bool = True) -> None:
+        """Add a row; it is on the disk when this returns.
+
+        Args:
+            durable: False for a row that survives any kill, but a loss of power only once a durable one follows it.
+        """
         line = json.dumps(row, separators=(",", ":")) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,10 +129,16 @@ class Record:
                 _cut_torn_line(file)
                 file.write(line.encode())
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
         except OSError as e:
-            raise RunError(f"cannot write {self.path}: {e.strerror or e}; free space and start again") from e
+            raise WriteError(f"cannot write {self.path}: {e.strerror or e}; free space and start again") from e
         self.rows.append(json.loads(line))
+
+    def sync(self) -> None:
+        """Make sure that all rows are on the disk."""
+        if self.path.exists():
+            _sync(self.path)
 
 
 def _cut_torn_line(file: BinaryIO) -> None:
@@ -131,6 +158,39 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class Scratch:
+    """A temporary folder that goes with its process.
+
+    One that a killed process left is known by its free lock, and swept when another of the same prefix is made.
+    """
+
+    def __init__(self, prefix: str, base: str | None = None) -> None:
+        place = Path(base or tempfile.gettempdir())
+        self.sweep(prefix, place)
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+        self._lock = FileLock(self.folder / ".lock")
+        self._lock.acquire(timeout=0)
+
+    def close(self) -> None:
+        """Remove it."""
+        self._lock.release()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @staticmethod
+    def sweep(prefix: str, base: Path) -> None:
+        """Remove folders of processes that are gone: their lock went with them, whatever namespace they lived in."""
+        for folder in base.glob(f"{prefix}*"):
+            if not (folder / ".lock").exists() or not os.access(folder, os.W_OK):
+                continue
+            lock = FileLock(folder / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except (Timeout, OSError):
+                continue
+            lock.release()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 Progress = Callable[[str, dict[str, Any]], None]

@@ -15,7 +15,9 @@ from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import ConfigError, RunError
 
 from .context import Context
+from .quality import ACCURACY, Quality
 from .run import Run, config_at
+from .store import is_uri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,24 +34,37 @@ TOP = 10
 # ---- tables ------------------------------------------------------------------------------------------------
 
 
-def config_of(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """The configuration in a file, in the directory of a run, or of the run of this name under `results/`."""
+def config_of(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration in a file, in the directory or under the URI of a run, or of the run of this name."""
+    if is_uri(path):
+        return config_at(path, overrides)
+    path = Path(path)
     named = Path("results") / path
     return config_at(named if not path.exists() and (named / "config.yaml").is_file() else path, overrides)
 
 
-def open_table(path: Path) -> LookupTable:
+def open_table(path: str | Path) -> LookupTable:
     """The table in a Parquet file, or of a run.
 
     Raises:
         EngineError: no such file or no lookup table in it.
         RunError: no such run, or it has no table yet.
     """
-    if path.is_file() or path.suffix == ".parquet":
+    file = Path(path)
+    if not is_uri(path) and (file.is_file() or file.suffix == ".parquet"):
         from predictors.table import LookupTable
 
-        return LookupTable.open(path)
+        return LookupTable.open(file)
     return Run.open(path).table
+
+
+def quality_at(path: str | Path) -> Quality:
+    """What the accuracies of a table are shown as: that of its run's data; accuracy, where a table lies alone."""
+    file = Path(path)
+    if is_uri(path) or not (file.is_file() or file.suffix == ".parquet"):
+        return Run.open(path).config.data.quality
+    config = file.parent.parent / "config.yaml"
+    return config_at(config).data.quality if config.is_file() else ACCURACY
 
 
 def ask(

@@ -8,6 +8,7 @@ directory and is skipped when it is done and nothing it depends on has changed.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,26 +70,33 @@ FLOW: dict[str, Stage] = {
 
 # what changes how long a stage takes or how much of it is done, but not what its results are worth
 _FREE: dict[str, dict[str, tuple[str, ...]]] = {
-    "sample": {"sample": ("workers",)},
+    "sample": {"sample": ("workers", "gpus")},
     "table": {"table": ("workers",)},
-    "search": {"search": ("trials", "concurrency", "max_failures")},
+    "search": {"search": ("trials", "concurrency", "max_failures", "gpus", "storage")},
     "choose": {"export": ("formats",)},
     "export": {"export": ("networks",)},
 }
 
 
 def run_pipeline(
-    config: Config, *, progress: Progress = silent, stop: Callable[[], bool] = never, until: str = STAGES[-1]
+    config: Config,
+    *,
+    progress: Progress = silent,
+    stop: Callable[[], bool] = never,
+    until: str = STAGES[-1],
+    address: str | None = None,
 ) -> Run:
     """Run or continue a search.
 
     Args:
-        config: what is asked for; the run lives in `config.directory`.
+        config: what is asked for; the run lives in `config.directory`, or under `config.uri`.
         progress: listens to events, see `nas_engine.progress`.
         stop: asked between pieces of work; once true, the run ends cleanly with `Interrupted`.
         until: the last stage to run; all of them by default.
+        address: of a Ray cluster to work on, joined before anything else; see `tuning.cluster.start`.
 
     Raises:
+        ClusterError: the cluster cannot be joined, or its nodes cannot do this work.
         ConfigError, SpaceError, DataError: an unknown name or setting; told before the directory is touched.
         RunError: the directory is locked or belongs to another configuration.
         UnsatisfiableError: no member can meet the bounds; told before anything is trained.
@@ -96,8 +104,10 @@ def run_pipeline(
     """
     context = Context(config, progress, stop)
     context.check_names()
+    join_cluster(address)
     directory = context.directory
-    with directory.locked():
+    with directory.locked(context.note):
+        context.progress = directory.publishing(progress)
         directory.check({name: inputs(context, name) for name in STAGES})
         directory.create(config)
         for name, stage in FLOW.items():
@@ -109,6 +119,14 @@ def run_pipeline(
             if name == until:
                 break
     return Run(directory.path, config)
+
+
+def join_cluster(address: str | None = None) -> None:
+    """Join the cluster at an address or at RAY_ADDRESS; without either Ray is started where it is first needed."""
+    if address or os.environ.get("RAY_ADDRESS"):
+        from .tuning import cluster
+
+        cluster.start(address=address)
 
 
 def _run_stage(context: Context, name: str, stage: Stage, command: str) -> None:
@@ -152,4 +170,6 @@ def profile(config: Config, *, progress: Progress = silent) -> dict[str, Any]:
 
 def export_trial(run: Run, trial: int, directory: Path | None = None) -> Path:
     """Export the network of one trial of a run; see `Run.export`."""
-    return stages.export_one(Context(run.config), trial, directory)
+    path = stages.export_one(Context(run.config), trial, directory)
+    run.directory.publish_beside()
+    return path

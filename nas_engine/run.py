@@ -1,4 +1,4 @@
-"""A run: one directory that holds everything a search made, and from which it resumes.
+"""A run: one directory, here or under a URI, that holds everything a search made, and from which it resumes.
 
 Each stage owns a folder. `inputs.json` says what the stage was asked for when it began, `done.json` that it
 ended; a stage whose `done.json` is there is not repeated. That, and the stages' own checkpoints, is the
@@ -8,21 +8,24 @@ whole resume mechanism.
 from __future__ import annotations
 
 import platform
+import secrets
 import shlex
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces import Architecture, SearchSpace, make_space
-from search_spaces.errors import ConfigError, RunError, did_you_mean
+from search_spaces.errors import ConfigError, EngineError, RunError, did_you_mean
 
 from .config import Config, load_config, make_config
-from .files import read_json, write_json, write_text
+from .files import Progress, read_json, write_json, write_text
+from .remote import LEASE, Mirror, mirror_of, uri_of, working_copy
+from .store import Store, is_uri, join, split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,14 +33,87 @@ if TYPE_CHECKING:
     from predictors.table import LookupTable
 
 STAGES = ("device", "supernet", "sample", "predict", "table", "search", "choose", "export", "report")
+_LIVELY_SECONDS = 60.0
+_FETCH_SECONDS = 20.0
 _REPORTED = ("torch", "ray", "optuna", "numpy", "onnxruntime")
 
 
 class RunDirectory:
-    """The files of a run, stage by stage; what `pipeline` writes and `Run` reads."""
+    """The files of a run, stage by stage; what `pipeline` writes and `Run` reads.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the directory.
+        uri: what it is a working copy of, None where it is the run itself.
+    """
+
+    def __init__(self, path: Path, uri: str | None = None) -> None:
         self.path = path
+        self.uri = uri
+
+    @property
+    def location(self) -> str:
+        """Where the run lies, in the words of its user."""
+        return self.uri or str(self.path)
+
+    @property
+    def mirror(self) -> Mirror | None:
+        return None if self.uri is None else mirror_of(self.uri, self.path)
+
+    def fetch(self, *parts: str) -> Path:
+        """The path of a file that workers wrote, wherever they did."""
+        mirror = self.mirror
+        return self.path.joinpath(*parts) if mirror is None else mirror.fetch("/".join(parts))
+
+    def publish(self, *, soon: bool = True) -> None:
+        """Put what changed where the run lies; nothing to do where that is here."""
+        mirror = self.mirror
+        if mirror is not None:
+            mirror.publish(soon=soon)
+
+    def publish_beside(self) -> None:
+        """Put where the run lies what was written without holding it; a process here that holds it does that itself."""
+        with self._while_free() as free:
+            if free:
+                self.publish()
+
+    def refresh(self) -> None:
+        """Bring a working copy up to date; one that a process here works on is ahead of the URI and left alone."""
+        mirror = self.mirror
+        if mirror is not None:
+            with self._while_free() as free:
+                if free:
+                    mirror.pull()
+
+    @contextmanager
+    def _while_free(self) -> Iterator[bool]:
+        """Hold a working copy, for a moment, unless another process does; whether that is so."""
+        from filelock import FileLock, Timeout
+
+        if self.uri is None:
+            yield False
+            return
+        self._make()
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def publishing(self, progress: Progress) -> Progress:
+        """Tells of an event once what led to it is where the run lies."""
+        if self.uri is None:
+            return progress
+
+        def tell(event: str, details: dict[str, Any]) -> None:
+            self.publish(soon=False)
+            progress(event, details)
+
+        return tell
 
     def stage(self, name: str) -> Path:
         return self.path / name
@@ -60,10 +136,12 @@ class RunDirectory:
         for later in STAGES[STAGES.index(name) :]:
             (self.stage(later) / "done.json").unlink(missing_ok=True)
         write_json(self.stage(name) / "inputs.json", dict(inputs))
+        self.publish()
 
     def end(self, name: str, summary: Mapping[str, Any], seconds: float) -> None:
         before = self.spent(name)
         write_json(self.stage(name) / "done.json", {**summary, "seconds": before + seconds})
+        self.publish()
 
     def spent(self, name: str) -> float:
         """Seconds that earlier attempts of a stage took."""
@@ -89,8 +167,8 @@ class RunDirectory:
             changed = _differences(read_json(path), dict(inputs))
             if changed:
                 raise RunError(
-                    f"run {str(self.path)!r} was begun with {'; '.join(changed[:4])}. Set these back, choose another "
-                    f"name (--set name=NEW), or remove {str(self.stage(name))!r} to repeat the run from that stage"
+                    f"run {self.location!r} was begun with {'; '.join(changed[:4])}. Set these back, choose another "
+                    f"name (--set name=NEW), or remove {self._shown(name)!r} to repeat the run from that stage"
                 )
 
     def create(self, config: Config) -> None:
@@ -99,8 +177,13 @@ class RunDirectory:
         write_text(self.path / "config.yaml", config.to_yaml())
         if not (self.path / "run.json").exists():
             versions = {name: version(name) for name in _REPORTED}
-            made = {"created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "python": platform.python_version()}
-            write_json(self.path / "run.json", {**made, "versions": versions, "machine": platform.platform()})
+            made = {"id": secrets.token_hex(8), "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+            machine = {"python": platform.python_version(), "versions": versions, "machine": platform.platform()}
+            write_json(self.path / "run.json", {**made, **machine})
+        self.publish()
+
+    def _shown(self, stage: str) -> str:
+        return str(self.stage(stage)) if self.uri is None else join(self.uri, stage)
 
     def _make(self) -> None:
         try:
@@ -123,23 +206,66 @@ class RunDirectory:
         except OSError:  # a directory that may not be written to cannot be held either
             return False
 
+    @property
+    def is_held_elsewhere(self) -> bool:
+        """Whether another machine seems to be at work on a run under a URI; as far as the clocks agree."""
+        mirror = self.mirror
+        stamp = None if mirror is None else mirror.store.stamp(LEASE)
+        return stamp is not None and abs(time.time() - stamp[1] / 1e9) < _LIVELY_SECONDS
+
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, note: Callable[[str], None] = lambda text: None) -> Iterator[None]:
         """Hold the run for this process. A lock dies with its process, so a killed run is free again.
 
+        Under a URI there is a lease beside the lock of the working copy; it is the URI's content that is worked on.
+
+        Args:
+            note: told why it takes long.
+
         Raises:
-            RunError: a living process holds it.
+            RunError: a living process holds it, or the URI cannot be used.
         """
+        with self._locked_here(), self._leased(note):
+            yield
+
+    @contextmanager
+    def _leased(self, note: Callable[[str], None]) -> Iterator[None]:
+        from .lease import Lease
+
+        mirror = self.mirror
+        if mirror is None:
+            yield
+            return
+        mirror.write_index()  # the identity of the copy is known before anything is held in its name
+        lease = Lease(mirror.store, mirror.copy)
+        lease.acquire(note)
+        try:
+            mirror.pull()
+            mirror.lost = lease.check
+            yield
+            mirror.publish()
+        except EngineError:
+            with suppress(RunError):  # the first error is the one to tell
+                mirror.publish()
+            raise
+        finally:
+            mirror.lost = lambda: None
+            with suppress(RunError):
+                lease.release()
+
+    @contextmanager
+    def _locked_here(self) -> Iterator[None]:
         from filelock import FileLock, Timeout
 
         self._make()
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=1)  # `in_use` of another process holds it for a moment
+            # `in_use` of another process holds it for a moment, a reader of a URI while it fetches what is new
+            lock.acquire(timeout=1 if self.uri is None else _FETCH_SECONDS)
         except Timeout:
             raise RunError(
-                f"run {str(self.path)!r} is in use by another process; wait for it, or choose another name "
-                f"(--set name=NEW). See how far it is with: nas-engine status {shlex.quote(str(self.path))}"
+                f"run {self.location!r} is in use by another process; wait for it, or choose another name "
+                f"(--set name=NEW). See how far it is with: nas-engine status {shlex.quote(self.location)}"
             ) from None
         except OSError as e:
             raise RunError(
@@ -154,6 +280,8 @@ class RunDirectory:
         """Forget a stage and those after it."""
         for later in STAGES[STAGES.index(name) :]:
             shutil.rmtree(self.stage(later), ignore_errors=True)
+            if self.mirror is not None:
+                self.mirror.forget(later)
 
 
 def _differences(old: Any, new: Any, where: str = "") -> list[str]:
@@ -172,17 +300,24 @@ class Run:
     def __init__(self, path: Path, config: Config) -> None:
         self.path = path
         self.config = config
-        self.directory = RunDirectory(path)
+        self.directory = RunDirectory(path, config.uri)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """Open a run by its directory, or by its name under `results/`.
+        """Open a run by its directory or URI, or by its name under `results/`.
+
+        Of a run under a URI a working copy is made, or brought up to date; `path` is where that is.
 
         Raises:
             RunError: there is no such run, with the nearest name.
         """
-        found = _find(Path(path))
+        found = _fetched(str(path)) if is_uri(path) else _find(Path(path))
         return cls(found, config_at(found))
+
+    @property
+    def location(self) -> str:
+        """The run's directory or URI."""
+        return self.directory.location
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -245,7 +380,7 @@ class Run:
         if not met:
             raise RunError(
                 f"none of the {len(rows)} trained networks of run {self.path.name!r} meets {where!r}; loosen it, "
-                f"or see what there is in the report: nas-engine report {shlex.quote(str(self.path))}"
+                f"or see what there is in the report: nas-engine report {shlex.quote(self.location)}"
             )
         return max(met, key=lambda row: row["accuracy"])
 
@@ -266,7 +401,8 @@ class Run:
     def command_until(self, stage: str) -> str:
         """The command that continues this run and ends after a stage: the table, or all of it."""
         verb = "table build" if stage == "table" else "search"
-        return f"nas-engine {verb} {shlex.quote(str(self.path / 'config.yaml'))}"
+        where = str(self.path / "config.yaml") if self.directory.uri is None else self.directory.uri
+        return f"nas-engine {verb} {shlex.quote(where)}"
 
     @property
     def status(self) -> list[dict[str, Any]]:
@@ -308,11 +444,34 @@ def _find(path: Path) -> Path:
     raise RunError(f"{str(path)!r} is not a run: {hint}")
 
 
+def _fetched(uri: str) -> Path:
+    """The working copy of a run under a URI, brought up to date unless a process here is at work on it."""
+    results, name = split(uri)
+    if name in ("config.yaml", "report.html"):
+        results, name = split(results)
+    folder = working_copy(results, name)
+    directory = RunDirectory(folder, join(results, name))
+    if directory.mirror is not None and directory.mirror.store.stamp("config.yaml") is None:
+        there = shlex.quote(results)
+        raise RunError(f"{uri!r} is not a run: no config.yaml there; see: nas-engine list --results {there}")
+    directory.refresh()
+    return folder
+
+
+def working_copies(results: str) -> Path:
+    """The folder that holds working copies of all runs under a URI, brought up to date."""
+    for name in Store.open(results).folders():
+        with suppress(RunError):  # a folder of something else
+            _fetched(join(results, name))
+    return working_copy(results)
+
+
 def config_at(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """The configuration in a file, or in the directory of a run.
+    """The configuration in a file, or in the directory of a run, or of a run under a URI.
 
     A run goes on where it lies now, wherever it was made: its directory may have been moved.
     """
+    path = _fetched(str(path)) if is_uri(path) else path
     file = Path(path) / "config.yaml" if Path(path).is_dir() else Path(path)
     overrides = tuple(overrides)
     config = load_config(file, overrides)
@@ -320,7 +479,9 @@ def config_at(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         return config
     folder = file.parent if file.parent.name else file.parent.resolve()
     given = {text.partition("=")[0].strip() for text in overrides}
-    here = {"results": folder.parent, "name": folder.name}
+    uri = uri_of(folder)
+    place: str | Path = folder.parent if uri is None else split(uri)[0]
+    here: dict[str, Any] = {"results": place, "name": folder.name}
     return config.model_copy(update={key: value for key, value in here.items() if key not in given})
 
 

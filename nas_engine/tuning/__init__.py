@@ -1,19 +1,23 @@
 """Searching with Ray and Optuna: long-lived actors, samplers, and the trials that train candidates.
 
 `search(SearchJob(...))` runs or continues a search, `read_trials(directory)` reads one; `score_members` and
-`build_table` spread work over actors; `samplers` and `PredictedSampler` are ordinary Optuna samplers. Nothing of Ray
-or Optuna is imported before one of these is used.
+`build_table` spread work over actors; `samplers` (`GuidedSampler` and others) are ordinary Optuna samplers. Nothing of
+Ray or Optuna is imported before one of these is used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .history import TrialSummary, read_trials
+from .hypervolume import Hypervolume, read_hypervolume
 
 if TYPE_CHECKING:
     from .conductor import SearchJob, SearchOutcome
     from .members import MemberJob, score_members
     from .sampling import (
+        EvolutionSampler,
+        GuidedSampler,
+        LocalSampler,
         PredictedSampler,
         SamplerSettings,
         SpaceSampler,
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
     from .trials import search
 
 _LAZY = {
+    "EvolutionSampler": ".sampling",
+    "GuidedSampler": ".sampling",
+    "LocalSampler": ".sampling",
     "MemberJob": ".members",
     "PredictedSampler": ".sampling",
     "SamplerSettings": ".sampling",
@@ -46,6 +53,10 @@ _LAZY = {
 }
 
 __all__ = [
+    "EvolutionSampler",
+    "GuidedSampler",
+    "Hypervolume",
+    "LocalSampler",
     "MemberJob",
     "PredictedSampler",
     "SamplerSettings",
@@ -58,6 +69,7 @@ __all__ = [
     "build_table",
     "distributions",
     "make_sampler",
+    "read_hypervolume",
     "read_trials",
     "recorded",
     "samplers",

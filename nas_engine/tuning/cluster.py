@@ -18,18 +18,21 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from search_spaces.errors import EngineError
+
+from ..files import Scratch
 
 _PREFIX = "nas-engine-ray-"
 _OBJECT_STORE_BYTES = 128 * 2**20  # what travels is small: codes, scores, requests
 _REACH_SECONDS = 5.0
+_ANSWER_SECONDS = 120.0  # of all nodes; a first worker process of a node takes its time
+_LONGEST_REASON = 240
 _LONGEST_TEMPORARY_PATH = 24  # Unix sockets lie 80 characters deeper, and 107 are allowed
 _SETTINGS = {
     "RAY_AUTH_MODE": "token",  # left unset, Ray prints a warning
@@ -48,11 +51,11 @@ class ClusterError(EngineError):
 
 @dataclass
 class _Session:
-    """What this process started: CPUs that Ray counts (None for a joined cluster) and the folder it works in."""
+    """What this process started or joined: CPUs that Ray counts (None for a joined cluster), where, a folder."""
 
     cpus: int | None
-    folder: Path
-    lock: FileLock
+    address: str
+    scratch: Scratch
 
 
 _session: _Session | None = None
@@ -78,47 +81,126 @@ def start(cpus: int = 1, address: str | None = None) -> None:
     Args:
         cpus: how many CPUs Ray must be able to hand out on a cluster of its own. A cluster started earlier with
             fewer is started again.
-        address: cluster to join; by default the environment variable RAY_ADDRESS, else Ray is started on this
-            machine, even beside a cluster that runs there.
+        address: cluster to join: `host:port` of its head, or `auto` for the one of this machine; by default the
+            environment variable RAY_ADDRESS, else the cluster joined before, else Ray is started on this machine, even
+            beside a cluster that runs there.
 
     Raises:
-        ClusterError: Ray does not start, or the cluster cannot be reached.
+        ClusterError: Ray does not start, the cluster cannot be reached, or a node of it lacks what workers need.
     """
     global _session
     ray = quiet_ray()
+    asked = address or os.environ.get("RAY_ADDRESS")
     if _session is not None and ray.is_initialized():
-        if _session.cpus is None or _session.cpus >= cpus:
+        if asked in (None, _session.address) and (_session.cpus is None or _session.cpus >= cpus):
             return
         shutdown()
     if ray.is_initialized():
         return  # the user's own program started it
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    _probe(address)
+    place = asked or "local"
+    _probe(place)
     cpus = max(cpus, os.cpu_count() or 1)
-    _session = _open_session(None if address != "local" else cpus)
+    _session = _open_session(None if place != "local" else cpus, place)
     try:
-        with sigint_deferred():  # an interrupted start leaves Ray half alive, and it crashes at exit
-            ray.init(**_arguments(address, cpus, _session.folder))
-    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as e:
+        # an interrupted start leaves Ray half alive, and it crashes at exit
+        with sigint_deferred(), nullcontext() if place == "local" else _stderr_closed():
+            ray.init(**_arguments(place, cpus, _session.scratch.folder))
+        if place != "local":
+            _check_nodes(ray)
+    except ClusterError:
         shutdown()
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        where = "on this machine" if address == "local" else f"at {address}"
-        advice = "free memory and disk" if address == "local" else "check RAY_ADDRESS and RAY_AUTH_MODE, or unset them"
-        raise ClusterError(f"Ray {where} cannot be used ({type(e).__name__}: {reason}); {advice}") from e
+        raise
+    except _start_errors() as e:
+        shutdown()
+        raise ClusterError(_start_problem(place, e)) from e
+
+
+def _start_errors() -> tuple[type[Exception], ...]:
+    own = importlib.import_module("ray.exceptions").RayError
+    return (own, RuntimeError, ValueError, OSError)  # also ConnectionError and TimeoutError
+
+
+def _start_problem(address: str, error: BaseException) -> str:
+    """One line on a start that failed: Ray's words, which may be many, and what to do."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if len(reason) > _LONGEST_REASON:
+        reason = f"{reason[: _LONGEST_REASON - 3]}..."
+    if address == "local":
+        return f"Ray on this machine cannot be used ({type(error).__name__}: {reason}); free memory and disk"
+    if address == "auto" and isinstance(error, ConnectionError):
+        return "no Ray cluster runs on this machine; start one with `ray start --head`, or give --address HOST:PORT"
+    advice = "check the address, and that RAY_AUTH_MODE and the token are the same on head, workers and here"
+    if "ersion mismatch" in reason:
+        advice = "use the same versions of Ray and Python on all machines"
+    return f"the Ray cluster at {address} cannot be joined ({type(error).__name__}: {reason}); {advice}"
 
 
 def _probe(address: str) -> None:
     """Ask whether anything listens at `host:port`; Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or "//" in host or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
-    except OSError as e:
+    if address.startswith("ray://"):
         raise ClusterError(
-            f"no Ray cluster answers at {address} ({e.strerror or e}); start one there with `ray start --head`, "
-            "or unset RAY_ADDRESS to work on this machine"
+            f"{address} is an address of Ray Client, which Ray Tune's callbacks do not pass; run nas-engine on a node "
+            "of the cluster with --address auto, or give HOST:PORT of its head (`ray start --head` prints it)"
+        )
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in address:
+        raise ClusterError(
+            f"{address!r} is no address of a Ray cluster; give HOST:PORT, such as 10.0.0.1:6379, or auto"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
+    except (OSError, OverflowError) as e:
+        raise ClusterError(
+            f"no Ray cluster answers at {address} ({getattr(e, 'strerror', None) or e}); start one there with "
+            "`ray start --head`, or leave out --address and RAY_ADDRESS to work on this machine"
         ) from None
+
+
+def _check_nodes(ray: Any) -> None:
+    """Ask every node of a joined cluster whether it has what workers need.
+
+    Raises:
+        ClusterError: naming the first node that has not.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ours = version("nas-engine")
+
+    def look() -> str:  # nested, so that it travels by value to nodes that lack the package
+        try:
+            from importlib.metadata import version
+
+            import nas_engine  # noqa: F401
+
+            return version("nas-engine")
+        except ImportError as e:
+            return f"! {e}"
+
+    remote = ray.remote(look)
+    nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    asked = {
+        remote.options(
+            num_cpus=0, max_retries=1, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        ).remote(): name
+        for node, name in nodes.items()
+    }
+    ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS)
+    for reference, name in asked.items():
+        try:
+            found = ray.get(reference) if reference in ready else f"! no answer within {_ANSWER_SECONDS:g} s"
+        except ray.exceptions.RayError as e:
+            found = f"! {' '.join(str(e).split())[:_LONGEST_REASON]}"
+        if found.startswith("!"):
+            raise ClusterError(
+                f"node {name} of the Ray cluster cannot work ({found[2:]}); install nas-engine {ours} in the Python "
+                "environment that its `ray start` runs in"
+            )
+        if found != ours:
+            raise ClusterError(
+                f"node {name} of the Ray cluster has nas-engine {found}, this machine {ours}; install the same version"
+            )
 
 
 def _arguments(address: str, cpus: int, folder: Path) -> dict[str, Any]:
@@ -148,8 +230,7 @@ def shutdown() -> None:
     session, _session = _session, None
     with sigint_deferred():
         quiet_ray().shutdown()
-        session.lock.release()
-        shutil.rmtree(session.folder, ignore_errors=True)
+        session.scratch.close()
 
 
 def _leave() -> None:
@@ -166,7 +247,7 @@ def scratch() -> Path:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return folder
-    return Path(tempfile.mkdtemp(dir=_session.folder, prefix="tune-"))
+    return Path(tempfile.mkdtemp(dir=_session.scratch.folder, prefix="tune-"))
 
 
 def resources(name: str) -> list[float]:
@@ -180,43 +261,53 @@ def gpu_share(users: int) -> float:
     return 1.0 if share >= 1 else int(share * 1000) / 1000
 
 
-def demand(threads: int, *, gpu: bool = False) -> None:
+def demand(threads: int, gpus: float | None = None) -> None:
     """Make sure that some node can do the work at all; Ray would wait for one for ever.
 
+    Args:
+        gpus: None for work that needs none.
+
     Raises:
-        ClusterError: no node has so many CPUs, or none has a GPU.
+        ClusterError: no node has so many CPUs, or none has a GPU, or none has so much of both.
     """
     most = max(resources("CPU"), default=0.0)
     if most < threads:
         raise ClusterError(f"no node of the Ray cluster has {threads} CPUs, at most {most:g}; set search.threads lower")
-    if gpu and not sum(resources("GPU")):
+    if gpus is None:
+        return
+    if not sum(resources("GPU")):
         raise ClusterError("no node of the Ray cluster has a GPU; set device.name to cpu, or join a cluster with one")
+    nodes = zip(resources("CPU"), resources("GPU"), strict=True)
+    if not any(cpu >= threads and gpu >= gpus for cpu, gpu in nodes):
+        raise ClusterError(
+            f"no node of the Ray cluster has {threads} CPUs and {gpus:g} GPUs at once; set search.threads, search.gpus "
+            "or sample.gpus lower"
+        )
 
 
-def _open_session(cpus: int | None) -> _Session:
+def _open_session(cpus: int | None, address: str) -> _Session:
     base = tempfile.gettempdir()
     if len(base) > _LONGEST_TEMPORARY_PATH and os.access("/tmp", os.W_OK):
         base = "/tmp"
-    _sweep(Path(base))
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-    lock = FileLock(folder / ".lock")
-    lock.acquire(timeout=0)
+    session = _Session(cpus, address, Scratch(_PREFIX, base))
     atexit.register(_leave)
-    return _Session(cpus, folder, lock)
+    return session
 
 
-def _sweep(base: Path) -> None:
-    """Remove folders of processes that are gone: their lock went with them, whatever namespace they lived in."""
-    for folder in base.glob(f"{_PREFIX}*"):
-        if not (folder / ".lock").exists() or not os.access(folder, os.W_OK):
-            continue
-        lock = FileLock(folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except (Timeout, OSError):
-            continue
-        lock.release()
-        shutil.rmtree(folder, ignore_errors=True)
+@contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Nothing written to file descriptor 2 within the block arrives.
+
+    Ray's core warns there, once a second and whatever its log level, of a token that is refused.
+    """
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from predictors.cost import CostModel
 
     from .proposals import Proposals
+    from .sampling import Prior
     from .stopping import EarlyStopping
 
 
@@ -42,7 +43,7 @@ class SearchJob:
         costs: cost models by name; those that bounds and objectives name must be among them.
         stop: asked between events; once true the search ends cleanly.
         progress: told of events in this process: `step` when a trial begins and after each epoch, `trial` when it ends.
-        storage: where Optuna keeps its study: a URL, or None for `search/optuna.journal`.
+        storage: URL of the database that keeps the Optuna study, instead of `search.storage`.
     """
 
     config: Config
@@ -62,6 +63,17 @@ class SearchJob:
         """The lookup table where there is one."""
         path = self.directory / "table" / "table.parquet"
         return path if path.exists() else None
+
+    @cached_property
+    def prior(self) -> Prior | None:
+        """What the run's predictor says of members, None where it has none yet."""
+        from predictors import load_predictor
+
+        path = self.directory / "predict" / "model"
+        if not path.exists():
+            return None
+        predictor = load_predictor(path, self.space)
+        return lambda members: predictor.predict(members)[0]
 
     def checkpoint(self, trial: int) -> Path:
         """Where the training of a trial is saved."""
@@ -95,6 +107,7 @@ class Conductor:
     def __init__(self, job: SearchJob) -> None:
         self._job = job
         self._settings = job.config.search
+        self._quality = job.config.data.quality
         self.history = History(job.folder)
         self.exhausted = False
         if self.history.unfinished or len(self.history.trials) < self._settings.trials:
@@ -104,6 +117,7 @@ class Conductor:
     @cached_property
     def _proposals(self) -> Proposals:
         from .proposals import Proposals
+        from .study import storage_of
 
         return Proposals(
             self._job.config,
@@ -111,14 +125,15 @@ class Conductor:
             self.history,
             self._job.costs_of,
             table=self._job.table,
-            storage=self._job.storage or self._job.folder / "optuna.journal",
+            prior=self._job.prior,
+            storage=storage_of(self._job.config, self._job.directory, self._job.storage),
         )
 
     @cached_property
     def _stopping(self) -> EarlyStopping:
-        from .stopping import EarlyStopping
+        from .stopping import make_stopping
 
-        return EarlyStopping(self._settings)
+        return make_stopping(self._job.config)
 
     def _replay(self) -> None:
         """Lead early stopping through the record; a trial whose last epoch decided its end is ended now."""
@@ -185,9 +200,9 @@ class Conductor:
         if trial.epochs and result["epoch"] <= trial.epochs[-1]["epoch"]:
             return True
         known = {key: result[key] for key in ("epoch", "accuracy", "loss", "train_loss")}
-        self.history.epoch(number, known, float(result["seconds"]))
-        self._tell_step(f"trial {number}, epoch {known['epoch']}, accuracy {known['accuracy']:.1%}")
         state = self._verdict(trial, known)
+        self.history.epoch(number, known, float(result["seconds"]), last=state is not None)
+        self._tell_step(f"trial {number}, epoch {known['epoch']}, {self._quality.told(known['accuracy'])}")
         if state is not None:
             self._end(trial, state)
         return state is None
@@ -199,7 +214,8 @@ class Conductor:
             self._end(trial, DIVERGED if diverged else FAILED, error)
 
     def outcome(self) -> SearchOutcome:
-        """How the search stands."""
+        """How the search stands; what it says is on the disk."""
+        self.history.sync()
         missing = self._settings.trials > len(self.history.trials)
         if self.history.unfinished or (missing and not self.exhausted):
             state = "interrupted"
@@ -213,7 +229,7 @@ class Conductor:
     def _end(self, trial: Trial, state: str, error: str | None = None) -> None:
         self.history.ended(trial.number, state, error)
         self._proposals.tell(trial)
-        accuracy = "" if trial.accuracy is None else f", accuracy {trial.accuracy:.1%}"
+        accuracy = "" if trial.accuracy is None else f", {self._quality.told(trial.accuracy)}"
         text = f"trial {trial.number} {state} after {len(trial.epochs)} epochs{accuracy}"
         details = {"trial": trial.number, "code": trial.code, "state": state, "accuracy": trial.accuracy}
         self._job.progress("trial", {"text": text + (f": {error}" if error else ""), **details})

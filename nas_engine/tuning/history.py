@@ -91,19 +91,24 @@ class History:
     def rejected(self, code: str, reason: str, values: list[float] | None, proposal: dict[str, Any]) -> None:
         """A proposal that is not trained; `values` are what the sampler is told instead, None for nothing."""
         row = {"event": "reject", "ask": len(self.proposals), "code": code, "reason": reason, "values": values}
-        self._append({**row, **proposal})
+        self._append({**row, **proposal}, durable=False)  # drawn again if it is lost; the next trial's row follows
 
-    def epoch(self, number: int, result: dict[str, Any], seconds: float) -> None:
-        """A finished epoch of a trial."""
-        self._seconds.append({"trial": number, "epoch": result["epoch"], "seconds": round(seconds, 3)})
-        self._append({"event": "epoch", "trial": number, **result})
+    def epoch(self, number: int, result: dict[str, Any], seconds: float, *, last: bool = False) -> None:
+        """A finished epoch of a trial.
+
+        The last one leads to another trial at most, whose row makes this one durable; lost, it is measured again.
+        """
+        row = {"trial": number, "epoch": result["epoch"], "seconds": round(seconds, 3)}
+        self._seconds.append(row, durable=False)  # nothing follows from it
+        self._append({"event": "epoch", "trial": number, **result}, durable=not last)
 
     def ended(self, number: int, state: str, error: str | None = None) -> None:
         """A trial is over."""
-        self._append({"event": "end", "trial": number, "state": state, "error": error})
+        row = {"event": "end", "trial": number, "state": state, "error": error}
+        self._append(row, durable=state not in TRAINED)  # what an epoch decided, its row tells again
 
-    def _append(self, row: dict[str, Any]) -> None:
-        self._record.append(row)
+    def _append(self, row: dict[str, Any], *, durable: bool = True) -> None:
+        self._record.append(row, durable=durable)
         self._apply(self._record.rows[-1])
 
     def _apply(self, row: dict[str, Any]) -> None:
@@ -121,6 +126,10 @@ class History:
             trial.state, trial.error = row["state"], row["error"]
         elif event != "reject":
             raise ValueError(event)
+
+    def sync(self) -> None:
+        """All events are on the disk when this returns."""
+        self._record.sync()
 
     # ---- reading -----------------------------------------------------------------------------------------
 

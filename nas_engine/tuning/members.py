@@ -11,6 +11,7 @@ from search_spaces import SearchSpace
 
 from ..config import Config, Data
 from ..interrupt import never
+from ..remote import node_files
 from .pool import map_unordered
 
 _BATCH = 8  # members between two reports of a worker, at most: what a kill loses
@@ -25,6 +26,8 @@ class MemberJob:
         weights: of the trained supernet.
         data, seed: the data section and the run's seed.
         workers: processes that score; 1 for this one.
+        directory, uri: of the run.
+        gpus: of each worker; None to share out what there is.
     """
 
     space: str
@@ -37,6 +40,9 @@ class MemberJob:
     recalibration_batches: int
     images: int | None
     workers: int = 1
+    directory: Path = Path()
+    uri: str | None = None
+    gpus: float | None = None
 
     @classmethod
     def of(cls, config: Config, space: SearchSpace, directory: Path, workers: int | None = None) -> MemberJob:
@@ -53,6 +59,9 @@ class MemberJob:
             recalibration_batches=sample.recalibration_batches,
             images=sample.images,
             workers=workers or sample.workers,
+            directory=directory.absolute(),
+            uri=config.uri,
+            gpus=sample.gpus,
         )
 
     def open(self) -> Callable[[Sequence[str]], list[tuple[str, dict[str, float]]]]:
@@ -64,7 +73,7 @@ class MemberJob:
 
         space = make_space(self.space, self.parameters)
         scorer = MemberScorer(
-            load_supernet(space, self.weights),
+            load_supernet(space, node_files(self.directory, self.uri).fetch(self.weights)),
             shared_data(self.data, self.seed, self.device),
             batch_size=self.batch_size,
             recalibration_batches=self.recalibration_batches,

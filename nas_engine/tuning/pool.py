@@ -6,8 +6,10 @@ compute on one thread each, so that results do not depend on where a batch was w
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from search_spaces.errors import EngineError
@@ -46,8 +48,8 @@ def map_unordered(
 
     Batches are made as they are needed; once `stop()` is true no further ones are begun or awaited.
 
-    With one worker everything happens in this process, without Ray. A worker process that dies is started again
-    and its batch repeated, three times each.
+    With one worker everything happens in this process, without Ray. A worker process that dies, or whose node does, is
+    replaced and its batch repeated elsewhere, three times at most.
 
     Raises:
         WorkerLostError: a worker died more often.
@@ -68,44 +70,116 @@ def _here(task: Task[B, R], batches: Iterable[B], stop: Callable[[], bool]) -> I
 
 def _on_actors(task: Task[B, R], batches: Iterable[B], workers: int, stop: Callable[[], bool]) -> Iterator[R]:
     cluster.start(workers)
-    cluster.demand(1, gpu=task.device == "cuda")
-    ray = cluster.quiet_ray()
-    actors = _actors(ray, task, min(workers, int(sum(cluster.resources("CPU")))))
-    waiting = iter(batches)
-    running: dict[Any, Any] = {}
+    cluster.demand(1, _gpus(task, workers) if task.device == "cuda" else None)
+    crew = _Crew(task, min(workers, int(sum(cluster.resources("CPU")))), batches)
     try:
-        for actor in actors:
-            _give(running, actor, waiting)
-        while running and not stop():
-            ready, _ = ray.wait(list(running), num_returns=1, timeout=_PATIENCE_SECONDS)
-            for reference in ready:
-                actor = running.pop(reference)
-                result = _result(ray, reference)
-                _give(running, actor, waiting)
-                yield result
+        while crew.has_work and not stop():
+            yield from crew.results()
     finally:
-        for actor in actors:
-            ray.kill(actor)
+        crew.dismiss()
 
 
-def _actors(ray: Any, task: Task[Any, Any], workers: int) -> list[Any]:
-    actor = ray.remote(_Worker).options(
-        num_cpus=1,
-        num_gpus=cluster.gpu_share(workers) if task.device == "cuda" else 0.0,
-        max_restarts=RESTARTS,
-        max_task_retries=RESTARTS,
-    )
-    return [actor.remote(task) for _ in range(workers)]
+@dataclass
+class _Piece:
+    """A batch and how many workers died over it."""
+
+    batch: Any
+    deaths: int = 0
 
 
-def _give(running: dict[Any, Any], actor: Any, waiting: Iterator[Any]) -> None:
-    for batch in waiting:
-        running[actor.work.remote(batch)] = actor
-        return
+class _Crew:
+    """Workers on actors. They begin as the cluster has room for them; one that died is replaced, its batch repeated.
+
+    A batch is given to workers that have begun only: one that a lost node leaves no room for holds nothing up.
+    """
+
+    def __init__(self, task: Task[Any, Any], workers: int, batches: Iterable[Any]) -> None:
+        self._ray = cluster.quiet_ray()
+        self._actor = self._ray.remote(_Worker).options(num_cpus=1, num_gpus=_gpus(task, workers))
+        self._task = task
+        self._batches = iter(batches)
+        self._again: deque[_Piece] = deque()
+        self._next: _Piece | None = None
+        self._running: dict[Any, tuple[Any, _Piece | None]] = {}
+        self._idle: list[Any] = []
+        self._failed_starts = 0
+        self._look()
+        for _ in range(workers if self._next else 0):
+            self._hire()
+
+    def _look(self) -> None:
+        """Make the next piece, where there is none yet and there is one to come."""
+        if self._next is None:
+            self._next = next((_Piece(batch) for batch in self._batches), None)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a batch is under way or waits."""
+        return bool(self._next or self._again or any(piece for _, piece in self._running.values()))
+
+    def results(self) -> Iterator[Any]:
+        """What arrives within a moment."""
+        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_PATIENCE_SECONDS)
+        for reference in ready:
+            actor, piece = self._running.pop(reference)
+            try:
+                result = _result(self._ray, reference)
+            except _LostError as e:
+                self._replace(piece, e)
+                continue
+            self._give(actor)
+            if piece is not None:
+                yield result
+
+    def _hire(self) -> None:
+        actor = self._actor.remote(self._task)
+        self._running[actor.begin.remote()] = actor, None
+
+    def _give(self, actor: Any) -> None:
+        """The next piece to a worker; the one after it is made when that is asked for."""
+        piece = self._again.popleft() if self._again else self._next
+        if piece is None:
+            self._idle.append(actor)
+            return
+        if piece is self._next:
+            self._next = None
+        self._running[actor.work.remote(piece.batch)] = actor, piece
+        self._look()
+
+    def _replace(self, piece: _Piece | None, error: _LostError) -> None:
+        if piece is None:
+            self._failed_starts += 1
+        else:
+            piece.deaths += 1
+            self._again.append(piece)
+        if max(self._failed_starts, piece.deaths if piece else 0) > RESTARTS:
+            raise WorkerLostError(
+                f"a worker process died {RESTARTS + 1} times ({error}), most likely for want of memory; "
+                "start again with fewer workers (--set sample.workers=1 --set table.workers=1)"
+            )
+        if self._idle and self._again:
+            self._give(self._idle.pop())
+        self._hire()
+
+    def dismiss(self) -> None:
+        """End all workers."""
+        for actor in [*self._idle, *(actor for actor, _ in self._running.values())]:
+            self._ray.kill(actor)
+
+
+class _LostError(Exception):
+    """A worker process or its node is gone."""
+
+
+def _gpus(task: Task[Any, Any], workers: int) -> float:
+    """GPUs of a worker: what the task asks for, else its share of what there is."""
+    if task.device != "cuda":
+        return 0.0
+    return float(getattr(task, "gpus", None) or cluster.gpu_share(workers))
 
 
 def _result(ray: Any, reference: Any) -> Any:
-    """A finished batch; the error of a task is raised as it was, without Ray's account of it."""
+    """What a worker returned; the error of a task is raised as it was, without Ray's account of it."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as e:
@@ -113,10 +187,7 @@ def _result(ray: Any, reference: Any) -> Any:
             raise e.cause from None
         raise
     except ray.exceptions.RayError as e:
-        raise WorkerLostError(
-            f"a worker process died {RESTARTS + 1} times ({type(e).__name__}), most likely for want of memory; "
-            "start again with fewer workers (--set sample.workers=1 --set table.workers=1)"
-        ) from None
+        raise _LostError(type(e).__name__) from None
 
 
 class _Worker:
@@ -125,6 +196,9 @@ class _Worker:
     def __init__(self, task: Task[Any, Any]) -> None:
         self._task = task
         self._work: Callable[[Any], Any] | None = None
+
+    def begin(self) -> None:
+        """Answers once the process runs."""
 
     def work(self, batch: Any) -> Any:
         with one_thread():

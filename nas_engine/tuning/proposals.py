@@ -19,8 +19,8 @@ from search_spaces import Architecture, SearchSpace
 
 from ..config import Bound, Config
 from .history import TRAINED, History, Trial
-from .sampling import REJECTED, Costs, SamplerSettings, architecture_of, distributions, make_sampler, where
-from .study import Judge, open_study
+from .sampling import REJECTED, Costs, Prior, SamplerSettings, architecture_of, distributions, make_sampler, where
+from .study import Database, Judge, open_study
 
 REJECTIONS = 50  # proposals of a sampler that are turned away for one trial, before help is sought
 _STEPS = 2000  # of a walk through a space too large to be enumerated
@@ -35,6 +35,7 @@ class Proposals:
         history: the record; what it holds is repeated nowhere.
         costs: predicted costs of an architecture by name.
         table: the lookup table, None where there is none.
+        prior: predicted accuracies of members, None where nothing was predicted.
         storage: where the Optuna study is kept.
     """
 
@@ -46,7 +47,8 @@ class Proposals:
         costs: Costs,
         *,
         table: Path | None,
-        storage: Path | str,
+        prior: Prior | None = None,
+        storage: Path | Database,
     ) -> None:
         self._space = space
         self._seed = config.seed
@@ -55,7 +57,7 @@ class Proposals:
         self._table = table
         self._judge = Judge(config.objectives, config.bounds)
         settings = SamplerSettings(
-            space, config.seed, config.objectives, config.bounds, config.search.trials, table, self._costs_of
+            space, config.seed, config.objectives, config.bounds, config.search.trials, table, self._costs_of, prior
         )
         self._known_costs: dict[str, dict[str, float]] = {}
         sampler = make_sampler(config.search.sampler, settings)

@@ -23,6 +23,7 @@ from search_spaces.errors import EngineError
 from ..config import Config
 from ..files import read_json
 from ..interrupt import never
+from ..remote import NodeFiles, node_files
 from .members import space_parameters
 from .pool import map_unordered
 
@@ -48,6 +49,8 @@ class TableJob:
         rows: of a sampled table.
         whole: every distinct member instead.
         workers: processes; 1 for this one.
+        device, gpus: of each worker.
+        uri: of the run where it lies under one.
         segmented: the members that a search by segments leads to instead.
     """
 
@@ -60,6 +63,8 @@ class TableJob:
     whole: bool
     workers: int = 1
     device: str = "cpu"
+    gpus: float | None = None
+    uri: str | None = None
     segmented: bool = False
 
     @classmethod
@@ -75,11 +80,17 @@ class TableJob:
             whole=whole,
             segmented=config.sample.strategy == "segments",
             workers=config.table.workers,
+            uri=config.uri,
         )
 
     @property
     def path(self) -> Path:
         return self.directory / "table" / "table.parquet"
+
+    @property
+    def files(self) -> NodeFiles:
+        """The run's files as this process has them."""
+        return node_files(self.directory, self.uri)
 
     def part(self, number: int) -> Path:
         return self.directory / "table" / "parts" / f"{number:06d}.parquet"
@@ -90,7 +101,8 @@ class TableJob:
         from predictors.table import TableWriter, build_rows, table_metadata, table_schema
 
         space = make_space(self.space, self.parameters)
-        predictor = load_predictor(self.directory / "predict" / "model", space)
+        files = self.files
+        predictor = load_predictor(files.fetch_folder(self.directory / "predict" / "model"), space)
         models = self._cost_models()
         metadata = table_metadata(space, predictor, models, seed=self.seed, parameters=self.parameters)
         metadata = json.loads(json.dumps({**metadata, "latencies": self._fingerprint()}))
@@ -99,10 +111,12 @@ class TableJob:
 
         def write(part: Part) -> tuple[int, int]:
             number, codes = part
-            if not _is_finished(self.part(number), codes, metadata):
-                with TableWriter(self.part(number), schema, metadata) as writer:
+            path = files.fetch(self.part(number))
+            if not _is_finished(path, codes, metadata):
+                with TableWriter(path, schema, metadata) as writer:
                     for rows in build_rows(space, predictor, models, map(space.decode, codes), batch=_PART, **stated):
                         writer.write(rows)
+                files.push(self.part(number))
             return number, len(codes)
 
         return write
@@ -117,7 +131,7 @@ class TableJob:
 
     @property
     def _latency(self) -> str:
-        path = self.directory / "device" / "latency.json"
+        path = self.files.fetch(self.directory / "device" / "latency.json")
         try:
             return path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -168,7 +182,8 @@ def build_table(
         on_rows(sum(written.values()), None if job.whole or job.segmented else job.rows)
     if stop():
         return 0
-    rows = merge_parts([job.part(number) for number in sorted(written)], job.path)
+    parts = [job.files.fetch(job.part(number)) for number in sorted(written)]
+    rows = merge_parts(parts, job.path)
     shutil.rmtree(job.part(0).parent, ignore_errors=True)
     return rows
 

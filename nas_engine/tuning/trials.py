@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from search_spaces.errors import RunError
 
+from ..config import Config
+from ..remote import node_files
 from . import cluster
 from .conductor import Conductor, SearchJob, SearchOutcome
 
@@ -23,8 +25,15 @@ from ray.tune.search import ConcurrencyLimiter, Searcher  # noqa: E402
 T = TypeVar("T")
 
 
-def search(job: SearchJob) -> SearchOutcome:
+Trainable = Callable[[dict[str, Any]], None]
+"""What Ray Tune runs in a trial's process; see `worker.tune_trial` for what it is given and has to report."""
+
+
+def search(job: SearchJob, trainable: Trainable | None = None) -> SearchOutcome:
     """Run or continue a search; `search/trials.jsonl` under the job's directory is the result.
+
+    Args:
+        trainable: takes the place of `worker.tune_trial`, which trains the candidate.
 
     Raises:
         UnsatisfiableError: the bounds leave nothing to try.
@@ -32,41 +41,48 @@ def search(job: SearchJob) -> SearchOutcome:
     """
     conductor = Conductor(job)
     if conductor.remaining and not job.stop():
-        run_trials(job, conductor)
+        run_trials(job, conductor, trainable)
     return conductor.outcome()
 
 
-def run_trials(job: SearchJob, conductor: Conductor) -> None:
+def run_trials(job: SearchJob, conductor: Conductor, trainable: Trainable | None = None) -> None:
     """Run what the conductor still has to run, `search.concurrency` trials at a time."""
-    from .worker import one_line
+    from .study import explained
+    from .worker import one_line, tune_trial
 
     settings = job.config.search
     cluster.start(settings.concurrency * settings.training_threads)
-    cluster.demand(settings.training_threads, gpu=job.config.device.name == "cuda")
+    gpus = resources_of(job.config)["gpu"] if job.config.device.name == "cuda" else None
+    cluster.demand(settings.training_threads, gpus)
     bridge = _Bridge(job, conductor)
     key = str(job.directory)
     _BRIDGES[key] = bridge
     try:
-        _tuner(job, key, conductor.remaining).fit()
+        _tuner(job, key, conductor.remaining, trainable or tune_trial).fit()
     except tune.TuneError as e:
         early = RunError(f"Ray Tune ended early ({one_line(e)}); start again with the same command")
         bridge.error = bridge.error or early
     finally:
         del _BRIDGES[key]
     if bridge.error is not None:
-        raise bridge.error
+        raise explained(bridge.error)
     if not job.stop() and conductor.outcome().state == "interrupted":
         raise RunError("Ray Tune ended before all trials did; start again with the same command")
 
 
-def _tuner(job: SearchJob, key: str, samples: int) -> tune.Tuner:
-    from .worker import tune_trial
+def resources_of(config: Config) -> dict[str, float]:
+    """What each trial asks of Ray."""
+    settings = config.search
+    gpus = 0.0
+    if config.device.name == "cuda":
+        gpus = settings.gpus or cluster.gpu_share(settings.concurrency)
+    return {"cpu": settings.training_threads, "gpu": gpus}
 
+
+def _tuner(job: SearchJob, key: str, samples: int, trainable: Trainable) -> tune.Tuner:
     settings = job.config.search
-    gpus = cluster.gpu_share(settings.concurrency) if job.config.device.name == "cuda" else 0.0
-    resources = {"cpu": settings.training_threads, "gpu": gpus}
     return tune.Tuner(
-        tune.with_resources(tune_trial, resources),
+        tune.with_resources(trainable, resources_of(job.config)),
         tune_config=tune.TuneConfig(
             search_alg=ConcurrencyLimiter(_Searcher(key), max_concurrent=settings.concurrency),
             scheduler=_Scheduler(key),
@@ -90,6 +106,8 @@ class _Bridge:
         self.job = job
         self.conductor = conductor
         self.error: Exception | None = None
+        self.files = node_files(job.directory.absolute(), job.config.uri)
+        self.resumed = {trial.number for trial in conductor.history.unfinished}
         self.numbers: dict[str, int] = {}
         self.reasons: dict[str, str] = {}
 
@@ -106,21 +124,25 @@ class _Bridge:
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         from ..train.candidate import candidate_of
-        from .worker import remove_damaged
 
         trial = None if self.stop() else self.conductor.next()
         if trial is None:
             return str(Searcher.FINISHED)
         self.numbers[trial_id] = trial.number
-        request = candidate_of(self.job.config, self.job.space, trial.code, trial.number, self.job.directory.absolute())
-        remove_damaged(request.checkpoint)
-        return {"trial": trial.number, "request": request.model_dump_json()}
+        files = self.files
+        request = candidate_of(self.job.config, self.job.space, trial.code, trial.number, files.directory)
+        if trial.number not in self.resumed:  # a record that is gone may have left one
+            files.delete(request.checkpoint)
+        place = {"directory": str(files.directory), "uri": files.uri}
+        return {"trial": trial.number, "request": request.model_dump_json(), **place}
 
     def report(self, trial_id: str, result: dict[str, Any]) -> str:
         number = self.numbers[trial_id]
         if "error" in result:
             self.reasons[trial_id] = result["error"]
             return str(TrialScheduler.CONTINUE)  # to the exception, which Tune may repeat the trial for
+        if "stop" in result:
+            raise RunError(result["stop"])
         if "diverged" in result:
             self.conductor.fail(number, result["diverged"], diverged=True)
         elif "epoch" in result:

@@ -11,7 +11,9 @@ import torch
 
 from search_spaces import make_space
 
-from ..evaluate import accuracy
+from ..evaluate import judge
+from ..files import WriteError
+from ..remote import NodeFiles, node_files
 from ..train import Candidate, CandidateResult, finished_epochs, load_candidate, train_candidate
 from ..train.candidate import shared_data
 from ..train.loop import DivergedError
@@ -48,7 +50,7 @@ def _last_epoch(request: Candidate) -> CandidateResult:
     network, _ = load_candidate(make_space(request.space, request.parameters), request.code, request.checkpoint)
     network = network.to(request.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = shared_data(request.data, request.seed, request.device)
-    measured = accuracy(network, data.validation, data.normaliser, device=request.device)
+    measured = judge(network, data, data.validation, device=request.device)
     return CandidateResult(
         epoch=last.epoch, accuracy=measured.accuracy, loss=measured.loss, train_loss=last.loss, seconds=last.seconds
     )
@@ -57,20 +59,38 @@ def _last_epoch(request: Candidate) -> CandidateResult:
 def tune_trial(config: dict[str, Any]) -> None:
     """Ray Tune's trainable; `config` holds the request as JSON.
 
-    Divergence is a result: it would come again, so nothing is to be gained by repeating the trial. Other errors are
+    Divergence is a result: it would come again, so nothing is to be gained by repeating the trial. A full disk is no
+    fault of the candidate: the search is to stop, and to go on with this trial once there is space. Other errors are
     told before they are raised, for Tune hands on the exceptions of a trial as long texts only.
     """
     from ray import tune
 
+    files = node_files(Path(config["directory"]), config["uri"])
+    request = Candidate.model_validate_json(config["request"])
     try:
-        request = Candidate.model_validate_json(config["request"])
-        for result in epochs_of(request):
+        for result in epochs_of(brought(request, files)):
+            files.push(request.checkpoint)  # before anybody acts on the epoch
             tune.report(result.model_dump())
     except DivergedError as e:
         tune.report({"diverged": str(e)})
+    except WriteError as e:
+        tune.report({"stop": str(e)})
     except Exception as e:
         tune.report({"error": one_line(e)})
         raise
+    finally:
+        files.drop(request.checkpoint)
+
+
+def brought(request: Candidate, files: NodeFiles) -> Candidate:
+    """A request whose weights and checkpoint are at hand in this process.
+
+    A checkpoint that cannot be read is dropped, so that the trial starts afresh instead of failing for ever.
+    """
+    supernet = request.supernet and files.fetch(request.supernet)
+    checkpoint = files.fetch(request.checkpoint)
+    remove_damaged(checkpoint)
+    return request.model_copy(update={"supernet": supernet, "checkpoint": checkpoint})
 
 
 def one_line(error: BaseException) -> str:
@@ -79,8 +99,8 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"[:_LONGEST_ERROR]
 
 
-def remove_damaged(checkpoint: Path) -> None:
-    """Drop a checkpoint that cannot be read, so that the trial starts afresh instead of failing for ever."""
+def remove_damaged(checkpoint: Path) -> bool:
+    """Drop a checkpoint that cannot be read; whether there was one."""
     from search_spaces.errors import RunError
 
     try:
@@ -88,3 +108,5 @@ def remove_damaged(checkpoint: Path) -> None:
             finished_epochs(checkpoint)
     except (RunError, KeyError, TypeError):
         checkpoint.unlink(missing_ok=True)
+        return True
+    return False

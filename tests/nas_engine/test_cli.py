@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from nas_engine import overview, pipeline
+from nas_engine import overview, pipeline, remote
 from nas_engine.config import Config, load_config
 from nas_engine.failures import EXIT_CODES
 from nas_engine.files import write_torch
@@ -198,7 +198,7 @@ def test_profile_of_bounds_that_cannot_be_met_exits_4(
 def test_search_shows_the_front_and_where_things_are(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Config] = []
 
-    def run_pipeline(config: Config, *, progress: Any, stop: Callable[[], bool]) -> Run:
+    def run_pipeline(config: Config, *, progress: Any, stop: Callable[[], bool], address: str | None) -> Run:
         asked.append(config)
         assert not stop()
         progress("stage", {"name": "device", "state": "skipped", "text": "done before"})
@@ -229,7 +229,7 @@ def test_search_shows_the_front_and_where_things_are(place: Path, monkeypatch: p
 
 
 def test_an_interrupted_search_tells_how_to_go_on(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run_pipeline(config: Config, *, progress: Any, stop: Any) -> Run:
+    def run_pipeline(config: Config, *, progress: Any, stop: Any, address: str | None) -> Run:
         os.kill(os.getpid(), 2)  # Ctrl-C
         assert stop()
         raise pipeline.Interrupted("stopped in stage 'search'; go on with: nas-engine search results/a/config.yaml")
@@ -442,3 +442,57 @@ def test_a_run_that_is_not_so_far(empty: Path) -> None:
     build_run(Path("results"), name="half", until="predict")
     bad(5, "has no table yet; make it with: nas-engine table build results/half/config.yaml", "table", "query", "half")
     bad(5, "has not chosen networks yet; continue it with", "export", "half")
+
+
+# ---- clusters and runs under a URI -----------------------------------------------------------------------------
+
+
+def test_an_address_is_passed_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+
+    def run_pipeline(config: Config, *, address: str | None, **others: Any) -> Run:
+        asked.append(address)
+        return Run.open("results/whole")
+
+    monkeypatch.setattr(pipeline, "run_pipeline", run_pipeline)
+    good("search", "results/whole", "--address", "10.0.0.1:6379")
+    good("table", "build", "results/whole", "--address", "auto")
+    good("search", "results/whole")
+    assert asked == ["10.0.0.1:6379", "auto", None]
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_a_cluster_that_is_none_is_told_before_anything_is_trained(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    good("init", "a.yaml", "--space", "nasbench201")
+    given: tuple[str, ...] = ()
+    if by == "option":
+        given = ("--address", "ray://10.0.0.1:10001")
+    else:
+        monkeypatch.setenv("RAY_ADDRESS", "ray://10.0.0.1:10001")
+    bad(1, "^error: ray://10.0.0.1:10001 is an address of Ray Client", "search", "a.yaml", *given)
+    assert not (empty / "results").exists()
+
+
+def test_a_run_under_a_uri(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    monkeypatch.setattr(remote, "_MIRRORS", {})
+    (place / "results").rename(place / "bucket")
+    results = f"file://{place}/bucket"
+    uri = f"{results}/whole"
+    told = good("status", uri)
+    assert told.startswith(f"{uri}: ")
+    document = json.loads(good("status", uri, "--json"))
+    assert document["command"] == f"nas-engine search {uri}"
+    copy = Run.open(uri).path
+    assert copy.is_relative_to(place / "cache")
+    assert json.loads(good("list", "--results", results, "--json"))[0]["run"] == uri
+    assert len(json.loads(good("table", "query", uri, "--top", "2", "--json"))) == 2
+    (place / "bucket" / "whole" / "report.html").write_text("old")
+    assert good("report", uri) == f"{copy}/report.html\n"
+    assert (place / "bucket" / "whole" / "report.html").read_text() != "old"
+    assert Run.open(uri).config.uri == uri
+    assert Run.open(copy).location == uri, "a working copy is known for what it is"
+    bad(5, "whole/none' is not a run: no config.yaml there", "status", f"{uri}/none")
+    bad(5, "cannot use foo://bucket/whole .*give a URI that pyarrow knows", "status", "foo://bucket/whole")

@@ -205,7 +205,9 @@ def test_build_is_interrupted_and_goes_on(own: Run) -> None:
 
 
 def test_ctrl_c(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run_pipeline(config: Config, *, progress: Any, stop: Callable[[], bool], until: str) -> Run:
+    def run_pipeline(
+        config: Config, *, progress: Any, stop: Callable[[], bool], until: str, address: str | None
+    ) -> Run:
         os.kill(os.getpid(), 2)
         assert stop()
         assert until == "table"

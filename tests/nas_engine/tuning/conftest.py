@@ -90,6 +90,8 @@ def job(space: SearchSpace, tmp_path: Path) -> Callable[..., SearchJob]:
         sections = {
             key: given.pop(key) for key in ("constraints", "objectives", "seed", "data", "device") if key in given
         }
+        if "storage_url" in given:
+            given["storage"] = given.pop("storage_url")
         config = make_small_config(given, **sections)
         return SearchJob(config, over or space, directory or tmp_path / "run", costs, **own)
 

@@ -88,7 +88,20 @@ class TestActors:
         here = list(map_unordered(Sums(tmp_path), range(12), workers=1))
         there = list(map_unordered(Sums(tmp_path), range(12), workers=2))
         assert sorted(there) == here
-        assert len(list(tmp_path.iterdir())) == 3, "each worker opened the task once"
+        assert len(list(tmp_path.iterdir())) in (2, 3), "each worker that was given a batch opened the task once"
+
+    def test_a_worker_without_room_holds_nothing_up(self, tmp_path: Path) -> None:
+        """As after the loss of a node: batches are given to workers that run."""
+        import ray
+
+        spare = sum(node["Resources"].get("CPU", 0) for node in ray.nodes()) - 1
+        holder = ray.remote(Sums).options(num_cpus=spare).remote(tmp_path)
+        ray.get(holder.work.remote(0))
+        try:
+            results = list(map_unordered(Sums(tmp_path), range(4), workers=2))
+        finally:
+            ray.kill(holder)
+        assert sorted(number for number, _, _ in results) == [0, 1, 2, 3]
 
     def test_a_death_is_survived(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         results = list(map_unordered(Sums(tmp_path, dies=2), range(6), workers=2))

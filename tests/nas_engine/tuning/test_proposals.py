@@ -12,7 +12,7 @@ import pytest
 from nas_engine.config import Bound
 from nas_engine.tuning import SearchJob, architecture_of, read_trials, recorded, search_recorded
 from nas_engine.tuning.history import Trial
-from nas_engine.tuning.study import STUDY, Judge
+from nas_engine.tuning.study import STUDY, Database, Judge, storage_of
 from search_spaces import EngineError, SearchSpace
 from search_spaces.errors import UnsatisfiableError
 
@@ -169,7 +169,9 @@ def test_another_storage(job: Jobs, accuracies: Curves, tmp_path: Path, events: 
     assert events(other.directory) == events(tmp_path / "run")
     assert not (other.folder / "optuna.journal").exists()
     proposed = sum(e["event"] in ("ask", "reject") for e in events(other.directory))
-    assert len(optuna.load_study(study_name=STUDY, storage=url).trials) == proposed
+    kept = storage_of(other.config, other.directory, url)
+    assert isinstance(kept, Database)
+    assert len(optuna.load_study(study_name=kept.study, storage=url).trials) == proposed
 
 
 def test_a_damaged_record_is_an_error_of_one_line(job: Jobs, accuracies: Curves) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from nas_engine.config import make_config
 from nas_engine.tuning import SearchJob, read_trials, search, search_recorded
 from nas_engine.tuning.history import Trial
 from search_spaces import SearchSpace
@@ -159,6 +160,68 @@ def test_a_space_from_a_file(job: Jobs, tmp_path: Path, space: SearchSpace) -> N
     named = made.config.model_copy(update={"space": made.config.space.model_copy(update={"name": f"{path}:own"})})
     assert search(replace(made, config=named)).finished == 1
     assert make_space(f"{path}:own", parameters).size == own.size, "without a warning of a name that is taken"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_under_a_uri_on_a_cluster(job: Jobs, undisturbed: bytes, tmp_path: Path) -> None:
+    """The driver is killed and goes on with another cache, as on another machine; then the node of a trial is lost."""
+    from benchmarks.nodes import Nodes
+
+    made = job(**SETTINGS)
+    config = made.config.model_copy(update={"results": f"file://{tmp_path}/bucket"})
+    record = tmp_path / "bucket" / "run" / "search" / "trials.jsonl"
+
+    def wait_for(process: subprocess.Popen[str], lines: int) -> None:
+        while (record.read_bytes().count(b"\n") if record.exists() else 0) < lines:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+
+    with Nodes(count=2) as nodes:
+
+        def start(cache: str) -> subprocess.Popen[str]:
+            command = [sys.executable, str(PROGRAM), "-", json.dumps(config.model_dump(mode="json"))]
+            environment = {**nodes.environment, "XDG_CACHE_HOME": str(tmp_path / cache)}
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            return subprocess.Popen(command, text=True, env=environment, **pipes)  # type: ignore[call-overload, no-any-return]
+
+        first = start("a")
+        wait_for(first, 3)
+        first.kill()
+        first.communicate()
+        before = record.read_bytes()
+        assert undisturbed.startswith(before)
+        second = start("b")
+        wait_for(second, before.count(b"\n") + 2)
+        (worker, *_) = nodes.workers("ImplicitFunc")
+        nodes.lose(nodes.node_of(worker))
+        assert second.communicate() == ("finished\n", "")
+    assert record.read_bytes() == undisturbed
+    assert not (tmp_path / "a" / "nas-engine" / "runs").samefile(tmp_path / "b" / "nas-engine" / "runs")
+
+
+@pytest.mark.parametrize(
+    ("device", "search", "cluster_gpus", "expected"),
+    [
+        ("cuda", {"threads": 2, "gpus": 0.25}, [1.0], {"cpu": 2, "gpu": 0.25}),
+        ("cuda", {"threads": 1, "gpus": 2}, [2.0], {"cpu": 1, "gpu": 2.0}),
+        ("cuda", {"threads": 1, "concurrency": 3}, [1.0], {"cpu": 1, "gpu": 0.333}),
+        ("cuda", {"threads": 1, "concurrency": 2}, [4.0, 4.0], {"cpu": 1, "gpu": 1.0}),
+        ("cpu", {"threads": 3, "gpus": 0.5}, [1.0], {"cpu": 3, "gpu": 0.0}),
+    ],
+)
+def test_what_a_trial_asks_for(
+    device: str,
+    search: dict[str, Any],
+    cluster_gpus: list[float],
+    expected: dict[str, float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from nas_engine.tuning import cluster
+    from nas_engine.tuning.trials import resources_of
+
+    monkeypatch.setattr(cluster, "resources", lambda name: cluster_gpus)
+    assert resources_of(make_config({"device": {"name": device}, "search": search})) == expected
 
 
 class TestPrograms:
