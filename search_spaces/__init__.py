@@ -6,7 +6,7 @@ Importing this package does not import torch; `Network`, `Supernet` and `trace` 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import mobile, nasbench201  # noqa: F401
+from . import mobile, nasbench201, recurrent  # noqa: F401
 from .errors import EngineError, GraphError, SpaceError
 from .graph import Graph, GraphBuilder, Node, Signature
 from .operators import (  # noqa: F401
@@ -32,11 +32,19 @@ from .spaces import make_space, register_space, spaces
 from .tabular import TableSpace
 
 if TYPE_CHECKING:
+    from .modules import Stateful, carrying, reset_state
     from .network import Network
     from .supernet import Supernet
     from .trace import trace
 
-_LAZY = {"Network": ".network", "Supernet": ".supernet", "trace": ".trace"}
+_LAZY = {
+    "Network": ".network",
+    "Stateful": ".modules",
+    "Supernet": ".supernet",
+    "carrying": ".modules",
+    "reset_state": ".modules",
+    "trace": ".trace",
+}
 
 __all__ = [
     "Architecture",
@@ -54,12 +62,15 @@ __all__ = [
     "Shape",
     "Signature",
     "SpaceError",
+    "Stateful",
     "Supernet",
     "TableSpace",
+    "carrying",
     "make_space",
     "operators",
     "register_operator",
     "register_space",
+    "reset_state",
     "spaces",
     "trace",
 ]

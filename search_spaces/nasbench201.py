@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from .errors import SpaceError
 from .graph import Graph, GraphBuilder, Node
 from .operators.base import Operator, Shape, register_operator
 from .space import Architecture, Choice, SearchSpace
 from .spaces import register_space
+
+if TYPE_CHECKING:
+    import numpy as np
 
 OPERATIONS = ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
@@ -190,17 +194,27 @@ class NasBench201(SearchSpace):
         """The cheapest member with the same key (by weights, then by code)."""
         return self._representatives[self.key(architecture)]
 
+    def symmetric(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """A member with the same key, all alike in probability."""
+        same = self._isomorphic[self.key(architecture)]
+        return same[int(rng.integers(len(same)))]
+
     @cached_property
     def _representatives(self) -> dict[str, Architecture]:
-        best: dict[str, tuple[tuple[int, int, str], Architecture]] = {}
+        return {key: min(same, key=self._expense) for key, same in self._isomorphic.items()}
+
+    def _expense(self, architecture: Architecture) -> tuple[int, int, str]:
+        operations = self.operations(architecture)
+        weights = 9 * operations.count("nor_conv_3x3") + operations.count("nor_conv_1x1")
+        return weights, -operations.count("none"), architecture.code
+
+    @cached_property
+    def _isomorphic(self) -> dict[str, list[Architecture]]:
+        """All members of each key."""
+        members: dict[str, list[Architecture]] = {}
         for a in self.enumerate():
-            operations = self.operations(a)
-            weights = 9 * operations.count("nor_conv_3x3") + operations.count("nor_conv_1x1")
-            rank = (weights, -operations.count("none"), a.code)
-            key = self.key(a)
-            if key not in best or rank < best[key][0]:
-                best[key] = rank, a
-        return {key: a for key, (_, a) in best.items()}
+            members.setdefault(self.key(a), []).append(a)
+        return members
 
 
 def _term(source: str, operation: str) -> str:

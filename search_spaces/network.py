@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from .errors import GraphError
 from .graph import Graph, Node
+from .modules import MODULES
 from .operators.foreign import Other
 
-_SCOPE = {"torch": torch, "nn": nn, "F": F}
+_SCOPE = {"torch": torch, "nn": nn, "F": F, **MODULES}
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,11 +112,13 @@ class SearchSpace(ABC):
 
     Attributes:
         name: registered name, also part of every architecture's id.
-        input_shape: `(C, H, W)` of one image.
-        classes: number of classes.
+        input_shape: `(C, H, W)` of one image, or what `input_axes` names.
+        classes: number of classes; of texts, the size of the vocabulary.
+        input_axes: names of the axes of `input_shape`.
     """
 
     name: ClassVar[str] = ""
+    input_axes: ClassVar[tuple[str, ...]] = ("channels", "height", "width")
     input_shape: Shape
     classes: int
 
@@ -129,9 +131,9 @@ class SearchSpace(ABC):
         self._position = {c.name: i for i, c in enumerate(self.choices)}
         if len(self._position) != len(self.choices):
             raise SpaceError(f"space {self.name!r} names a choice twice; every choice needs a name of its own")
-        if len(self.input_shape) != 3 or min(self.input_shape) < 1 or self.classes < 1:
+        if len(self.input_shape) != len(self.input_axes) or min(self.input_shape) < 1 or self.classes < 1:
             raise SpaceError(
-                f"space {self.name!r} needs input_shape (channels, height, width) and classes >= 1; "
+                f"space {self.name!r} needs input_shape ({', '.join(self.input_axes)}) and classes >= 1; "
                 f"got {self.input_shape} and {self.classes}"
             )
         self._rests = [self._resting_rule(c) for c in self.choices]
@@ -155,6 +157,10 @@ class SearchSpace(ABC):
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """The representative of all members that are the same network; by default the member itself."""
+        return architecture
+
+    def symmetric(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """A random one of the members that are the same network; by default the member itself."""
         return architecture
 
     def sketch(self, architecture: Architecture) -> Graph:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .errors import SpaceError
 from .graph import Node
+from .modules import Stateful
 from .network import Network, Plan, execute, fetch, function, learned, make_module, place, plan, slot
 from .space import Architecture, SearchSpace
 
@@ -162,6 +163,8 @@ class _Shell:
             self._slot = supernet.get_submodule(self.path)
         except AttributeError:
             raise SpaceError(f"no member of envelope() has node {node.name!r}; add one that has it") from None
+        if isinstance(module, Stateful) and isinstance(self._slot, Stateful):
+            module.memory = self._slot.memory
         self._shapes = {**_shapes(module._parameters), **_shapes(module._buffers)}
         self.parameters = tuple(_shapes(module._parameters))
         for name in self._shapes:  # plain attributes from here on, so that slices can be bound

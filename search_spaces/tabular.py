@@ -174,6 +174,13 @@ class TableSpace(SearchSpace):
             best = self._representatives.get(best, best)
         return self.from_indices(best)
 
+    def symmetric(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """What the named space draws; the member itself where the table has no row of that."""
+        if self._inner is None:
+            return architecture
+        drawn = self.from_indices(self._inner.symmetric(self._inner.from_indices(architecture.indices), rng).indices)
+        return drawn if self.known(drawn) else architecture
+
     def envelope(self) -> Iterator[Architecture]:
         """Members of the named space, known to the table or not.
 

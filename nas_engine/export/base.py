@@ -13,7 +13,7 @@ from search_spaces.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from search_spaces import Network
+    from search_spaces import Graph, Network
 
     from .card import Card
 
@@ -27,7 +27,8 @@ class Exporter(ABC):
     Class attributes:
         name: registered name, as `export.formats` lists it.
         file: what it writes inside the bundle.
-        reader: at most three lines that load it inside the bundle's directory and run it on `images`, for the card.
+        reader: at most three lines that load it inside the bundle's directory and run it on `images`, for the card,
+            which calls them `tokens` where whole numbers are taken.
     """
 
     name: ClassVar[str] = ""
@@ -39,12 +40,23 @@ class Exporter(ABC):
         """Write `file` into the directory.
 
         The network is on the CPU and in evaluation mode; `weights.safetensors` and `architecture.json` are there
-        already; `samples` are `(N, C, H, W)`, N >= 2, float32.
+        already; `samples` are `(N, C, H, W)`, N >= 2, float32, or whatever the network takes.
         """
 
     @abstractmethod
     def run(self, directory: Path, batches: Sequence[Tensor]) -> list[Tensor]:
         """Load the form as a stranger would, once, and give its output for each batch of images `(N, C, H, W)`."""
+
+
+def input_dtype(graph: Graph) -> str:
+    """torch's name of the type of numbers that a bundle takes: the graph's whole numbers, or float32."""
+    dtype = str(graph.inputs[0].attributes["dtype"])
+    return dtype if "int" in dtype else "float32"
+
+
+def input_name(graph: Graph) -> str:
+    """What the input of a bundle is called: `images`, or `tokens` where it takes whole numbers."""
+    return "images" if input_dtype(graph) == "float32" else "tokens"
 
 
 exporters: Registry[type[Exporter]] = Registry("export format", ExportError)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.errors import ExportError, GraphError
 from search_spaces.graph import Graph
 
-from .base import Exporter, exporters
+from .base import Exporter, exporters, input_dtype, input_name
 from .card import Card, card_text
 from .original import Original, make_original
 
@@ -223,7 +223,8 @@ def _described(graph: Graph, architecture: Architecture | None, card: Card) -> s
         "id": architecture.id if architecture is not None else graph.id,
         "architecture": json.loads(architecture.to_json()) if architecture is not None else None,
         "input": {
-            "name": "images",
+            "name": input_name(graph),
+            "dtype": input_dtype(graph),
             "shape": list(graph.inputs[0].shape),
             "mean": list(card.mean),
             "std": list(card.std),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from search_spaces.graph import Graph
 
+from ..quality import ACCURACY, Quality
+
 if TYPE_CHECKING:
     from .base import Exporter
 
@@ -18,6 +20,7 @@ _COUNTED = (
     ("activation_bytes", "peak activations", "bytes"),
     ("bytes_moved", "memory traffic", "bytes"),
 )
+_MOST_CLASSES = 1000  # that a card lists in full
 _LICENCE = "The weights may be bound by the terms of the training data; `model.py` may be used freely."
 
 
@@ -33,6 +36,7 @@ class Card:
         metrics: measured and predicted figures, named as in `choose/chosen.json`; accuracies are fractions.
         device: fields of the device that latency was measured on.
         task: what the network does, in a few words.
+        quality: what `metrics` calls accuracy.
         validation_images, test_images: how many images the accuracies were measured on, 0 where that is not known.
         licence, limits: a sentence, and what else the reader must know.
     """
@@ -49,6 +53,7 @@ class Card:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     device: Mapping[str, Any] = field(default_factory=dict)
     task: str = "image classification"
+    quality: Quality = ACCURACY
     validation_images: int = 0
     test_images: int = 0
     licence: str = _LICENCE
@@ -57,24 +62,40 @@ class Card:
 
 def card_text(card: Card, graph: Graph, forms: Mapping[str, type[Exporter]], verification: Mapping[str, Any]) -> str:
     """The Markdown of the card; `verification` is what `verification.json` holds."""
+    from .base import input_dtype, input_name
     from .source import template
 
-    m = card.metrics
+    m, given = card.metrics, input_name(graph)
     text = template("card.md.j2").render(
         card=card,
-        classes=[_cell(c) for c in card.classes],
+        classes=_listed(card.classes),
         shape=graph.inputs[0].shape,
-        validation=accuracy_words(m.get("accuracy"), card.validation_images),
-        test=accuracy_words(m.get("test_accuracy"), card.test_images),
-        predicted=_predicted_accuracy(m),
+        validation=_judged(card, m.get("accuracy"), card.validation_images),
+        test=_judged(card, m.get("test_accuracy"), card.test_images),
+        predicted=_predicted(card, m),
         costs=[*_counted(m, graph), *_latency(m)],
         uncounted=sorted({n.operator for n in graph.uncounted}),
         device=", ".join(f"{_words(k)} {_cell(v)}" for k, v in card.device.items() if v not in ("", None, False)),
-        forms=[(name, form.file, form.reader) for name, form in forms.items()],
+        given=given,
+        dtype=input_dtype(graph),
+        forms=[(name, form.file, form.reader.replace("images", given)) for name, form in forms.items()],
         verification=verification,
         numbers=lambda values: ", ".join(f"{v:.4g}" for v in values),
     )
     return text.rstrip() + "\n"
+
+
+def _listed(classes: Sequence[str]) -> list[str]:
+    """The classes, or the first of many."""
+    if len(classes) <= _MOST_CLASSES:
+        return [_cell(c) for c in classes]
+    return [*(_cell(c) for c in classes[:20]), f"and {len(classes) - 20:,} more, all in `architecture.json`"]
+
+
+def _judged(card: Card, accuracy: float | None, cases: int) -> str:
+    if card.quality is ACCURACY or accuracy is None:
+        return accuracy_words(accuracy, cases)
+    return card.quality.told(accuracy) + (f" over {cases:,} {card.quality.cases}" if cases else "")
 
 
 def accuracy_words(accuracy: float | None, images: int) -> str:
@@ -94,9 +115,11 @@ def accuracy_words(accuracy: float | None, images: int) -> str:
     return f"{100 * accuracy:.2f} % of {images:,} images (95 % interval {low:.1f} % to {high:.1f} %)"
 
 
-def _predicted_accuracy(m: Mapping[str, Any]) -> str:
+def _predicted(card: Card, m: Mapping[str, Any]) -> str:
     if m.get("accuracy_predicted") is None:
         return ""
+    if card.quality is not ACCURACY:
+        return card.quality.told(m["accuracy_predicted"])
     spread = m.get("accuracy_predicted_std")
     return f"{100 * m['accuracy_predicted']:.2f} %" + (f" (standard deviation {100 * spread:.2f} %)" if spread else "")
 

@@ -1,4 +1,4 @@
-"""`model.onnx`: one file, dynamic batch, input `images`, output `logits`."""
+"""`model.onnx`: one file, dynamic batch, input `images` (or `tokens`), output `logits`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import ExportError
 
-from .base import Exporter, register_exporter
+from .base import Exporter, input_name, register_exporter
 from .torch_export import export_program
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Onnx(Exporter):
         program = torch.onnx.export(
             export_program(network, samples),
             dynamo=True,
-            input_names=["images"],
+            input_names=[input_name(network.graph)],
             output_names=["logits"],
             dynamic_shapes={"tensors": ({0: "batch"},)},
             verbose=False,
@@ -55,7 +55,8 @@ class Onnx(Exporter):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(directory / self.file, options, providers=["CPUExecutionProvider"])
-        return [torch.from_numpy(session.run(None, {"images": batch.numpy()})[0]) for batch in batches]
+        (given,) = session.get_inputs()
+        return [torch.from_numpy(session.run(None, {given.name: batch.numpy()})[0]) for batch in batches]
 
 
 def _strip(graph: Any) -> None:

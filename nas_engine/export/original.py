@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from search_spaces.errors import ExportError, GraphError
 
+from .base import input_dtype, input_name
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -41,7 +43,7 @@ def make_original(network: Network, samples: Tensor) -> Original:
     import torch
 
     _check(network, samples)
-    samples = samples.detach().to("cpu", torch.float32).contiguous()
+    samples = samples.detach().to("cpu", getattr(torch, input_dtype(network.graph))).contiguous()
     batches = samples, samples[:1].clone()
     moved = copy.deepcopy(network).to("cpu", torch.float32).eval()
     with torch.inference_mode():
@@ -57,9 +59,10 @@ def _check(network: Network, samples: Tensor) -> None:
     if len(inputs) != 1 or len(outputs) != 1:
         raise ExportError(f"a bundle is of one input and one output; this network has {len(inputs)} and {len(outputs)}")
     if tuple(samples.shape[1:]) != inputs[0].shape or len(samples) < 2:
+        wanted = f"{input_name(network.graph)} (N, {', '.join(map(str, inputs[0].shape))})"
         raise ExportError(
-            f"samples of shape {tuple(samples.shape)}; two or more images (N, {', '.join(map(str, inputs[0].shape))}) "
-            "are needed, so that the batch size is seen to vary"
+            f"samples of shape {tuple(samples.shape)}; two or more {wanted} are needed, "
+            "so that the batch size is seen to vary"
         )
 
 

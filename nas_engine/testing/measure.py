@@ -28,7 +28,7 @@ def counted_macs(graph: Graph) -> int:
     for biases, normalisations and element-wise functions, as `Cost.macs` does.
     """
     with torch.device("meta"):
-        network = Network(graph).eval()
+        network = Network(graph).eval().requires_grad_(False)  # the counter refuses views of learned tensors
         inputs = [torch.empty(1, *n.shape, dtype=getattr(torch, n.attributes["dtype"])) for n in graph.inputs]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(*inputs)

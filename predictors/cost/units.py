@@ -13,6 +13,9 @@ from search_spaces.graph import Graph, Node, Signature
 
 Units = tuple[tuple[Signature, int], ...]
 
+_WHOLE = {"embedding": (0,), "functional_embedding": (0,), "word_dropout": (0,)}
+"""Inputs of operators that are whole numbers."""
+
 
 @cache
 def units(signature: Signature) -> Units:
@@ -58,9 +61,12 @@ def _repeated(graph: Graph) -> Counter[Signature]:
 
 @cache
 def runs(signature: Signature) -> bool:
-    """Whether anything is executed for it: not for inputs, identities and names of weights."""
+    """Whether anything is executed for it: not for inputs, identities and names of weights, also as values."""
     if signature.body is None:
-        named = signature.operator.name in ("input", "identity") or signature.operator.parameter() is not None
+        named = (
+            signature.operator.name in ("input", "identity", "batch_of_one")
+            or signature.operator.parameter() is not None
+        )
         return not named and not (signature.operator.view and not signature.inputs)
     return any(runs(node.signature) for node in signature.body.simplify().nodes)
 
@@ -78,8 +84,10 @@ def measurable(signature: Signature) -> bool:
 
 def unit_graph(signature: Signature) -> Graph:
     """The network that a unit is measured as: the operator on inputs of its own."""
+    whole = _WHOLE.get(signature.operator.name, ())
     inputs = tuple(
-        Node(f"input{i}", Signature.named("input", {"size": shape}, ())) for i, shape in enumerate(signature.inputs)
+        Node(f"input{i}", Signature.named("input", {"size": shape, **({"dtype": "int64"} if i in whole else {})}, ()))
+        for i, shape in enumerate(signature.inputs)
     )
     node = Node("unit", signature, tuple(n.name for n in inputs))
     return Graph((*inputs, node), ("unit",))

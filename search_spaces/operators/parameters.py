@@ -181,6 +181,9 @@ class FunctionalEmbedding(Operator):
         numbers, (_, features) = inputs
         return (*numbers, features)
 
+    def cost(self, inputs: tuple[Shape, ...], output: Shape) -> Cost:
+        return self.moving((inputs[0], output), output)  # only the rows that are asked for are read
+
     def expression(self, *names: str) -> str:
         return f"F.embedding({names[0]}, {names[1]}[0])"
 

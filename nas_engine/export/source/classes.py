@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,8 +82,8 @@ class Block:
         return self.forward, tuple((e.before, e.after, _outline(e.made)) for e in self.entries)
 
 
-def make_classes(graph: Graph) -> tuple[list[BlockClass], BlockClass]:
-    """The classes of a network in an order of definition, and that of the whole network."""
+def make_classes(graph: Graph, taken_names: Iterable[str] = ()) -> tuple[list[BlockClass], BlockClass]:
+    """The classes of a network in an order of definition, and that of the whole network; `taken_names` are avoided."""
     scopes = Scopes(graph)
     blocks: list[Block] = []
     root = _block(scopes, scopes.root, _titles(graph), blocks)
@@ -94,7 +94,7 @@ def make_classes(graph: Graph) -> tuple[list[BlockClass], BlockClass]:
     layers: dict[int, list[Block]] = defaultdict(list)
     for block in blocks:
         layers[block.height].append(block)
-    taken: Counter[str] = Counter({"Network": 1, "Path": 1, "Tensor": 1, "F": 1})
+    taken: Counter[str] = Counter({"Network", "Path", "Tensor", "F", *taken_names})
     classes = [c for height in sorted(layers) for c in _classes_of(layers[height], taken)]
     root.values = tuple(text for _, _, text in root.slots())
     return classes, BlockClass("Network", root, (), ("",))

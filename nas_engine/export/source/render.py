@@ -12,7 +12,9 @@ from search_spaces import Graph
 from search_spaces.errors import ExportError
 from search_spaces.network import slot
 
+from ..base import input_dtype, input_name
 from .classes import BlockClass, init_lines, make_classes
+from .modules import module_sources, names_of
 from .text import call_lines, literal
 
 if TYPE_CHECKING:
@@ -38,11 +40,15 @@ def model_source(graph: Graph, card: Card) -> str:
                 f"node {slot(node)!r} is of operator {node.operator!r}, which has no source to write down; "
                 "leave the format 'model.py' out"
             )
-    classes, network = make_classes(graph)
+    own = module_sources(names_of(graph))
+    classes, network = make_classes(graph, own)
     text = template("model.py.j2").render(
         card=card,
         shape=tuple(graph.inputs[0].shape),
         output=tuple(graph[graph.outputs[0]].shape),
+        given=input_name(graph),
+        dtype=input_dtype(graph),
+        modules=list(own.values()),
         classes=[_described(c) for c in classes],
         network=_described(network),
         constants=_constants(graph, card),
@@ -70,7 +76,8 @@ def template(name: str) -> jinja2.Template:
 def _about(graph: Graph, card: Card) -> list[str]:
     """The lines of the docstring on inputs, outputs and data."""
     shape, output = (", ".join(map(str, s)) for s in (graph.inputs[0].shape, graph[graph.outputs[0]].shape))
-    said = [f"Input: images (N, {shape}), float32{', normalised by `preprocess`' if card.mean else ''}."]
+    given, dtype = input_name(graph), input_dtype(graph)
+    said = [f"Input: {given} (N, {shape}), {dtype}{', normalised by `preprocess`' if card.mean else ''}."]
     if card.mean:
         said.append("Preprocessing: pixels in 0..1 (uint8 divided by 255), then (pixel - MEAN) / STD for each channel.")
     named = ", ".join(f"{i} {name}" for i, name in enumerate(card.classes[:_NAMED]))

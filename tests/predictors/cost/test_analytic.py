@@ -37,8 +37,8 @@ def by_hand(graph: Graph) -> int:
             for j, node in enumerate(graph.nodes)
             if storage[node.name] == node.name and last[node.name] >= i and (j <= i or node.operator == "input")
         ]
-        weights = ("parameter", "buffer", "constant", "unused", "alias")
-        peak = max(peak, sum(4 * math.prod(n.shape) for n in live if n.operator not in weights))
+        values = [n for n in live if n.operator != "alias" and n.signature.operator.parameter() is None]
+        peak = max(peak, sum(4 * math.prod(n.shape) for n in values))
     return peak
 
 
