@@ -19,6 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from search_spaces.errors import ConfigError, did_you_mean
 
+from .quality import ACCURACY, Quality, quality_of
+from .remote import working_copy
+from .store import checked, is_uri, join
+
 COSTS = ("params", "macs", "activation_bytes", "bytes_moved", "latency_ms")
 _BOUND = re.compile(r"^\s*([a-z_]+)\s*(<=|<|>=|>)\s*([0-9.eE+_-]+)\s*$")
 _NUMBERS = (int, float, int | None, float | None)
@@ -99,13 +103,20 @@ class Bound:
 
 
 class Data(Section):
-    """Which images, and how they are split."""
+    """Which images or text, and how they are split.
+
+    limit: training images (validation included), or training tokens. validation, image_size, augment: of images.
+    Of a text: tokens: `word` or `character`. vocabulary: different tokens, at most. steps: tokens of a window.
+    """
 
     source: str = "digits"
     validation: float = Field(0.2, gt=0, lt=1)
     limit: int | None = Field(None, ge=20)
     image_size: int | None = Field(None, ge=4)
     augment: dict[str, Any] | None = None
+    tokens: Literal["word", "character"] = "word"
+    vocabulary: int | None = Field(None, ge=3)
+    steps: int = Field(35, ge=2)
 
     @field_validator("augment")
     @classmethod
@@ -122,6 +133,24 @@ class Data(Section):
             except ConfigError as e:
                 raise ValueError(str(e)) from None
         return value
+
+    @model_validator(mode="after")
+    def _of_the_source(self) -> Data:
+        text = self.quality is not ACCURACY
+        for key in _OF_IMAGES if text else _OF_TEXTS:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                kind, other = ("a text", "images") if text else ("images", "a text")
+                raise ValueError(f"{key} is a setting of {other}, but {self.source!r} is {kind}; leave it out")
+        return self
+
+    @property
+    def quality(self) -> Quality:
+        """What the quality of networks for this source is called, and how it is shown."""
+        return quality_of(self.source)
+
+
+_OF_IMAGES = ("validation", "image_size", "augment")
+_OF_TEXTS = ("tokens", "vocabulary", "steps")
 
 
 class Device(Section):
@@ -143,6 +172,13 @@ class Space(BaseModel):
     @property
     def parameters(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
+
+
+def whole_or_part(gpus: float | None) -> float | None:
+    """A number of GPUs that Ray can give: a part of one, or whole ones."""
+    if gpus is not None and gpus > 1 and gpus != int(gpus):
+        raise ValueError(f"a part of a GPU or whole GPUs can be had, such as 0.25, 1 or 2, not {gpus:g}")
+    return gpus
 
 
 class Optimizer(Section):
@@ -192,21 +228,52 @@ class Segments(Section):
         return value
 
 
+class Rounds(Section):
+    """Members chosen in rounds by NAO, used with `sample.strategy: nao`.
+
+    count: rounds, the first of them random. first: share of the members in the first round. seeds: share of the
+    scored members, the best of them, that the moves of a round start from.
+    """
+
+    count: int = Field(4, ge=1)
+    first: float = Field(0.5, gt=0, lt=1)
+    seeds: float = Field(0.2, gt=0, le=1)
+
+
 class Sample(Section):
     """Scoring of members by the supernet.
 
-    architectures: members scored, in all. strategy: `uniform` (random members of the space) or `segments` (for spaces
-    too large for one table: segment by segment, keeping the best sub-architectures, as GCN-NAS does).
+    architectures: members scored, in all. strategy: `uniform` (random members of the space), `nao` (in rounds: random
+    ones, then those that NAO decodes from the best so far) or `segments` (for spaces too large for one table: segment
+    by segment, keeping the best sub-architectures, as GCN-NAS does).
+    workers: processes that score. gpus: of each of them, such as 0.25; by default the cluster's are shared out.
     """
 
     architectures: int = Field(200, ge=10)
-    strategy: Literal["uniform", "segments"] = "uniform"
+    strategy: Literal["uniform", "nao", "segments"] = "uniform"
     segments: Segments = Segments()
+    rounds: Rounds = Rounds()
     images: int | None = Field(None, ge=1)
     recalibration_batches: int = Field(4, ge=1)
     batch_size: int = Field(256, ge=1)
     workers: int = Field(2, ge=1)
+    gpus: float | None = Field(None, gt=0)
     held_out: float = Field(0.25, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _enough_for_rounds(self) -> Sample:
+        left, later = int(self.architectures * (1 - self.rounds.first)), self.rounds.count - 1
+        if self.strategy == "nao" and left < later:
+            raise ValueError(
+                f"{self.architectures} architectures leave {left} for the {later} rounds after the first; "
+                "ask for more architectures, fewer rounds, or a smaller rounds.first"
+            )
+        return self
+
+    @field_validator("gpus")
+    @classmethod
+    def _shares(cls, value: float | None) -> float | None:
+        return whole_or_part(value)
 
 
 class Predictor(BaseModel):
@@ -229,18 +296,44 @@ class Table(Section):
 
 
 class Search(Section):
-    """Ray Tune trials that train candidates."""
+    """Ray Tune trials that train candidates.
+
+    concurrency: trials at a time. threads, gpus: of each; by default this machine's cores and the cluster's GPUs are
+    shared out. storage: URL of the database that keeps the Optuna study, such as
+    `postgresql+psycopg://user@host/database`; by default a file of the run. max_failures: repetitions of a trial
+    whose process died or that raised an error. stopping: `front` stops a trial that can no longer enter the Pareto
+    front, `asha` those that lag behind the others. margin: how much more accurate, relatively, a finished trial must be
+    than a hopeful extrapolation of one that `front` stops. reduction: of `asha`.
+    """
 
     sampler: str = "predicted"
     trials: int = Field(12, ge=1)
     epochs: int = Field(20, ge=1)
     concurrency: int = Field(1, ge=1)
     inherit: bool = True
+    stopping: Literal["front", "asha", "none"] = "front"
     grace_epochs: int = Field(4, ge=1)
+    margin: float = Field(0.01, ge=0)
     reduction: int = Field(3, ge=2)
     max_failures: int = Field(2, ge=0)
     threads: int | None = Field(None, ge=1)
+    gpus: float | None = Field(None, gt=0)
+    storage: str | None = None
     optimizer: Optimizer = Optimizer()
+
+    @field_validator("storage")
+    @classmethod
+    def _no_password(cls, value: str | None) -> str | None:
+        if value is not None and re.search(r"//[^/@]*:[^/@]*@", value):
+            raise ValueError(
+                "the URL is written into the run and must not hold a password; give it by PGPASSWORD or in ~/.pgpass"
+            )
+        return value
+
+    @field_validator("gpus")
+    @classmethod
+    def _shares(cls, value: float | None) -> float | None:
+        return whole_or_part(value)
 
     @property
     def training_threads(self) -> int:
@@ -258,12 +351,13 @@ class Export(Section):
 class Config(Section):
     """Everything a run is asked for. Defaults are a small search on the embedded digits.
 
+    results: where runs lie: a directory, or a URI that pyarrow knows, such as `s3://bucket/prefix`.
     threads: of the supernet's training; None for all cores.
     """
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0)
-    results: Path = Path("results")
+    results: Path | str = Path("results")
     threads: int | None = Field(None, ge=1)
     data: Data = Data()
     device: Device = Device()
@@ -276,6 +370,13 @@ class Config(Section):
     table: Table = Table()
     search: Search = Search()
     export: Export = Export()
+
+    @field_validator("results", mode="plain")
+    @classmethod
+    def _place(cls, value: Any) -> Path | str:
+        if not isinstance(value, str | Path) or not str(value):
+            raise ValueError(f"results is a directory or a URI such as s3://bucket/prefix, got {value!r}")
+        return checked(str(value)) if is_uri(value) else Path(value)
 
     @field_validator("objectives")
     @classmethod
@@ -323,7 +424,13 @@ class Config(Section):
 
     @property
     def directory(self) -> Path:
-        return self.results / self.name
+        """Where the run is on this machine: its directory, or the working copy of what lies under its URI."""
+        return self.results / self.name if isinstance(self.results, Path) else working_copy(self.results, self.name)
+
+    @property
+    def uri(self) -> str | None:
+        """Where the run lies if that is no directory."""
+        return None if isinstance(self.results, Path) else join(self.results, self.name)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from predictors.cost.latency import LatencyModel
     from predictors.table import LookupTable
 
-    from .data import DataSplits
+    from .data import Splits
 
 
 @dataclass
@@ -37,13 +37,13 @@ class Context:
 
     @cached_property
     def directory(self) -> RunDirectory:
-        return RunDirectory(self.config.directory)
+        return RunDirectory(self.config.directory, self.config.uri)
 
     def path(self, stage: str, *parts: str) -> Path:
         return self.directory.stage(stage).joinpath(*parts)
 
     @cached_property
-    def data(self) -> DataSplits:
+    def data(self) -> Splits:
         from .train.candidate import shared_data
 
         return shared_data(self.config.data, self.config.seed, self.config.device.name)
@@ -98,7 +98,7 @@ class Context:
 
     def trial_path(self, trial: int) -> Path:
         """The checkpoint of one candidate."""
-        return self.path("search", "trials", f"{trial:04d}.pt")
+        return self.directory.fetch("search", "trials", f"{trial:04d}.pt")
 
     def rng(self, stage: str) -> np.random.Generator:
         """The generator of a stage: from the run's seed and the stage's name."""

@@ -15,6 +15,7 @@ from typing import Any
 from search_spaces.errors import ConfigError, EngineError, RunError, did_you_mean
 
 from .files import Record
+from .remote import uri_of
 from .run import STAGES, Run
 
 Row = dict[str, Any]
@@ -26,8 +27,8 @@ Row = dict[str, Any]
 def runs(results: Path) -> list[Row]:
     """A row for each run under a directory, the last changed first.
 
-    Keys: run, state (done, running, stopped, damaged), stage, networks, accuracy and test_accuracy of the most accurate
-    chosen network, changed; problem where it is damaged.
+    Keys: run, quality (what its accuracies are shown as), state (done, running, stopped, damaged), stage, networks,
+    accuracy and test_accuracy of the most accurate chosen network, changed; problem where it is damaged.
     """
     found = sorted(((_changed(p.parent), p.parent) for p in results.glob("*/config.yaml")), reverse=True)
     return [{**_run(path), "changed": time.strftime("%Y-%m-%d %H:%M", time.localtime(at))} for at, path in found]
@@ -52,10 +53,12 @@ def _changed(path: Path) -> float:
 
 
 def _run(path: Path) -> Row:
-    row: Row = {"run": str(path), "state": "", "stage": None, "networks": None, "accuracy": None, "test_accuracy": None}
+    row: Row = {"run": uri_of(path) or str(path), "state": "", "stage": None, "networks": None}
+    row |= {"accuracy": None, "test_accuracy": None}
     try:
         run = Run.open(path)
         row["state"], row["stage"] = _state(run)
+        row["quality"] = run.config.data.quality.name
         if run.directory.done("choose") is not None:
             chosen = [r for r in run.chosen["networks"] if r["chosen"]]
             best: Row = max(chosen, key=lambda r: r["accuracy"], default={})
@@ -68,7 +71,7 @@ def _run(path: Path) -> Row:
 def _state(run: Run) -> tuple[str, str | None]:
     """`done`, `running` or `stopped`, and the first stage that has not ended."""
     stage = next((name for name in STAGES if run.directory.done(name) is None), None)
-    if run.directory.in_use:
+    if run.directory.in_use or run.directory.is_held_elsewhere:
         return "running", stage
     return ("done", None) if stage is None else ("stopped", stage)
 
@@ -113,7 +116,7 @@ def status(run: Run) -> Row:
     """Where a run is: run, state, stages, report (None before there is one), command that continues it."""
     page = run.path / "report.html"
     return {
-        "run": str(run.path),
+        "run": run.location,
         "state": _state(run)[0],
         "stages": stages(run),
         "report": str(page) if page.exists() else None,
@@ -122,14 +125,17 @@ def status(run: Run) -> Row:
 
 
 def outcome(run: Run) -> Row:
-    """What a finished run found: run, networks (of the front, or chosen), dropped, warnings, report."""
+    """What a finished run found: run, quality, networks (of the front, or chosen), trained, hypervolume, dropped,
+    warnings, report."""
     chosen = run.chosen
     bundles = {b["trial"]: b["path"] for b in (run.directory.done("export") or {}).get("bundles", [])}
     rows = [{**r, "bundle": bundles.get(r["trial"])} for r in chosen["networks"] if r["pareto"] or r["chosen"]]
     return {
-        "run": str(run.path),
+        "run": run.location,
+        "quality": run.config.data.quality.name,
         "networks": sorted(rows, key=lambda r: -r["accuracy"]),
         "trained": len(chosen["networks"]),
+        "hypervolume": (run.directory.done("search") or {}).get("hypervolume"),
         "dropped": chosen["dropped"],
         "warnings": chosen["warnings"],
         "report": str(run.path / "report.html"),
@@ -174,9 +180,9 @@ def _samplers() -> Iterator[Row]:
 
 
 def _data() -> Iterator[Row]:
-    from .data import SOURCES, dataset_names
+    from .data import SOURCES, TEXT_SOURCES, dataset_names
 
-    yield from _documented(SOURCES.items())
+    yield from _documented([*SOURCES.items(), *TEXT_SOURCES.items()])
     for name in dataset_names():
         if name not in SOURCES:
             yield {"name": name, "about": "torchvision"}

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from .quality import ACCURACY, QUALITIES
 from .show import TITLES, duration, figure, table, whole
 
 Row = Mapping[str, Any]
@@ -66,8 +67,17 @@ def search(outcome: Row) -> Iterator[Any]:
     networks: Sequence[Row] = outcome["networks"]
     yield ""
     rows = [{**row, "chosen": "yes" if row["chosen"] else ""} for row in networks]
-    yield table(rows, (*_FRONT, "chosen"), accuracy="validation")
-    yield f"{len(networks)} of {outcome['trained']} trained networks are on the front of measured accuracy and cost"
+    quality = QUALITIES[outcome["quality"]]
+    yield table(
+        rows,
+        (*_FRONT, "chosen"),
+        quality=quality,
+        accuracy="validation" if quality is ACCURACY else f"validation {quality.name}",
+    )
+    front = f"the front of measured {quality.name} and cost"
+    yield f"{len(networks)} of {outcome['trained']} trained networks are on {front}"
+    if outcome["hypervolume"] is not None:
+        yield f"hypervolume of the trained networks: {outcome['hypervolume']:.3f} of 1"
     for warning in outcome["warnings"]:
         yield f"! {warning}"
     bundles = [row["bundle"] for row in networks if row["bundle"]]
@@ -95,7 +105,8 @@ def runs(rows: Sequence[Row]) -> Iterator[Any]:
         yield "no runs yet; begin with: nas-engine init"
         return
     columns = ("run", "state", "stage", "networks", "accuracy", "test_accuracy", "changed")
-    yield table(rows, columns, stage="at stage", accuracy="validation")
+    shown = [{**row, "quality": QUALITIES[row.get("quality", "accuracy")]} for row in rows]
+    yield table(shown, columns, stage="at stage", accuracy="validation")
     for row in rows:
         if "problem" in row:
             yield f"! {row['run']}: {row['problem']}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from .quality import ACCURACY, Quality
 from .show import MISSING, TITLES, count, figure, is_number, table, whole
 
 Row = Mapping[str, Any]
@@ -12,17 +13,19 @@ FEW_CHOICES = 8
 """Columns of choices that are shown unasked; more make lines that nobody can read, and the code says the same."""
 
 
-def query(rows: Sequence[Row], choices: Collection[str] = ()) -> Iterator[Any]:
+def query(rows: Sequence[Row], choices: Collection[str] = (), quality: Quality = ACCURACY) -> Iterator[Any]:
     """Rows of a lookup table; those in `choices`, where there are many, are left out and said to be."""
     if not rows:
         yield "no member of the table meets the condition"
         return
     hidden = set(choices) if len(choices) > FEW_CHOICES else set()
-    yield table(rows, [name for name in rows[0] if name not in hidden])
+    heads = {"accuracy": quality.name, "accuracy_std": "accuracy +/-"}
+    yield table(rows, [name for name in rows[0] if name not in hidden], quality=quality, **heads)
     if hidden:
         yield f"{len(hidden)} columns of choices are left out, the code says the same; --columns all shows everything"
     if "accuracy" in rows[0]:
-        yield "accuracy is predicted on the scale of what was learned from: good for ranking, not what training gives"
+        scale = "on the scale of what was learned from: good for ranking, not what training gives"
+        yield f"{quality.name} is predicted {scale}"
 
 
 def info(about: Row) -> Iterator[Any]:

@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
-MISSING = "-"
+from .quality import ACCURACY, MISSING, Quality
+
 WIDE = 240
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -119,8 +120,8 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def figure(name: str, value: Any) -> str:
-    """A recorded figure by the name it has in the files.
+def figure(name: str, value: Any, quality: Quality = ACCURACY) -> str:
+    """A recorded figure by the name it has in the files; accuracies as `quality` shows them.
 
     >>> figure("accuracy", 0.5), figure("latency_ms", 2.0), figure("params", 42_000), figure("code", "013")
     ('50.0 %', '2.00 ms', '42.0 k', '013')
@@ -130,7 +131,8 @@ def figure(name: str, value: Any) -> str:
     if isinstance(value, str | bool):
         return str(value)
     if "accuracy" in name:
-        return percent(float(value))
+        deviation = name.endswith("_std") and quality is not ACCURACY  # has no counterpart in what is shown
+        return significant(float(value)) if deviation else quality.words(float(value))
     if "_ms" in name:
         return milliseconds(float(value))
     if "bytes" in name:
@@ -184,13 +186,20 @@ def show(parts: Iterable[Any], stream: TextIO) -> None:
         console.print(part, soft_wrap=isinstance(part, str))
 
 
-def table(rows: Iterable[Mapping[str, Any]], columns: Iterable[str], right: Iterable[str] = (), **heads: str) -> Any:
+def table(
+    rows: Iterable[Mapping[str, Any]],
+    columns: Iterable[str],
+    right: Iterable[str] = (),
+    quality: Quality = ACCURACY,
+    **heads: str,
+) -> Any:
     """A rich table of rows; numbers are formatted by `figure` and stand right.
 
     Args:
         rows: one mapping a row.
         columns: keys to show, in order.
         right: keys of texts that stand right as well.
+        quality: how accuracies are shown; a row with a `quality` of its own is shown by that.
         heads: headings of keys, where not those of `TITLES` or the key itself.
     """
     from rich.box import SIMPLE_HEAD
@@ -204,5 +213,5 @@ def table(rows: Iterable[Mapping[str, Any]], columns: Iterable[str], right: Iter
         head = heads.get(key) or TITLES.get(key) or key.replace("_", " ")
         made.add_column(Text(head), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(Text(figure(key, row.get(key))) for key in columns))
+        made.add_row(*(Text(figure(key, row.get(key), row.get("quality", quality))) for key in columns))
     return made

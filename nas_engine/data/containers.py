@@ -6,14 +6,87 @@ so CIFAR-10 costs 184 MB of memory and not 737.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
+from ..quality import ACCURACY, Quality
 from .augment import Augment
 
 if TYPE_CHECKING:
     import torch
+
+
+@dataclass(frozen=True)
+class Batches:
+    """One epoch of `(inputs, targets)`.
+
+    Attributes:
+        count: how many batches there are.
+        make: begins the walk.
+    """
+
+    count: int
+    make: Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return self.make()
+
+
+class Splits(Protocol):
+    """What training, judging and the stages of a run need of data, whatever they hold: see `DataSplits`, `TextSplits`.
+
+    Parts have a length, the number of cases that are judged, and `halves(count)`: two parts to compare scores on, of
+    at most `count` images or windows together.
+    """
+
+    @property
+    def train(self) -> Any: ...
+    @property
+    def validation(self) -> Any: ...
+    @property
+    def test(self) -> Any: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def input_shape(self) -> tuple[int, ...]: ...
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+    @property
+    def augment(self) -> Augment | None: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def quality(self) -> Quality: ...
+
+    def epoch(
+        self, batch_size: int, *, seed: int, epoch: int, augment: Augment | None = None, device: str | None = None
+    ) -> Batches:
+        """The training batches of an epoch, in an order that follows from seed and epoch."""
+
+    def walk(
+        self, part: Any, batch_size: int, *, seed: int | None = None, device: str | None = None
+    ) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        """All of a part in stored order, or in a random one where there is a seed and order means nothing."""
+
+    def beginning(self, batch_size: int, steps: int) -> Splits:
+        """The same with a training part for so many steps, or for as many as there are."""
+
+    def samples(self, count: int) -> torch.Tensor:
+        """At most `count` inputs of the validation part, as networks take them."""
+
+    def to(self, device: str | torch.device) -> Splits:
+        """The same data on a device."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +118,16 @@ class ImageSet:
         """The images at `indices` (M,), in that order, as a set of its own."""
         indices = indices.to(self.labels.device)
         return ImageSet(self.images.index_select(0, indices), self.labels.index_select(0, indices))
+
+    def halves(self, count: int | None = None) -> tuple[ImageSet, ImageSet]:
+        """Every other image, and the rest; of at most `count` images together."""
+        import torch
+
+        held = self
+        if count is not None and count < len(self):
+            # images lie in the order of their source, often sorted: an even stride covers all classes
+            held = self.take(torch.linspace(0, len(self) - 1, count).long())
+        return held.take(torch.arange(0, len(held), 2)), held.take(torch.arange(1, len(held), 2))
 
 
 @dataclass(frozen=True)
@@ -109,6 +192,44 @@ class DataSplits:
     @property
     def normaliser(self) -> Normaliser:
         return Normaliser(self.mean, self.std)
+
+    @property
+    def quality(self) -> Quality:
+        return ACCURACY
+
+    def epoch(
+        self, batch_size: int, *, seed: int, epoch: int, augment: Augment | None = None, device: str | None = None
+    ) -> Batches:
+        """The training images in an order that follows from (seed, epoch), without a smaller last batch."""
+        from .batches import batch_count, batches
+
+        size = min(batch_size, len(self.train))
+        settings = {"seed": seed, "epoch": epoch, "augment": augment, "device": device}
+        return Batches(
+            batch_count(len(self.train), size, drop_last=True),
+            lambda: batches(self.train, size, normaliser=self.normaliser, drop_last=True, **settings),  # type: ignore[arg-type]
+        )
+
+    def walk(
+        self, part: ImageSet, batch_size: int, *, seed: int | None = None, device: str | None = None
+    ) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        """All images of a part, in stored order or shuffled by a seed."""
+        from .batches import batches
+
+        return batches(part, batch_size, normaliser=self.normaliser, seed=seed, device=device)
+
+    def beginning(self, batch_size: int, steps: int) -> DataSplits:
+        """The same with the first training images, for so many steps."""
+        import torch
+
+        return replace(self, train=self.train.take(torch.arange(min(len(self.train), batch_size * steps))))
+
+    def samples(self, count: int) -> torch.Tensor:
+        """(N, C, H, W) validation images spread over the part, normalised; at most `count`."""
+        import torch
+
+        some = torch.linspace(0, len(self.validation) - 1, min(count, len(self.validation))).long()
+        return self.normaliser(self.validation.take(some).images)
 
     def to(self, device: str | torch.device) -> DataSplits:
         """The same splits with all three parts on `device`."""

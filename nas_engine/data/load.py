@@ -19,7 +19,7 @@ from .augment import default_augment
 from .checks import check_classes, check_images, check_labels, check_test
 from .containers import DataSplits, ImageSet
 from .named import find_name
-from .sources import SOURCES, RawImages, Request
+from .sources import SOURCES, TEXT_SOURCES, RawImages, Request
 from .splits import CHUNK, channel_statistics, fingerprint, require_per_class, stratified
 
 if TYPE_CHECKING:
@@ -87,10 +87,10 @@ def resolve(spec: str) -> tuple[str, str]:
     ('torchvision', 'CIFAR10')
     """
     kind, colon, argument = spec.strip().partition(":")
-    if not colon and kind not in SOURCES:
+    if not colon and kind not in (*SOURCES, *TEXT_SOURCES):
         kind, argument = _bare(spec.strip())
-    if kind not in SOURCES:
-        raise DataError(f"unknown kind of data source {kind!r}: {did_you_mean(kind, SOURCES)}")
+    if kind not in SOURCES and kind not in TEXT_SOURCES:
+        raise DataError(f"unknown kind of data source {kind!r}: {did_you_mean(kind, [*SOURCES, *TEXT_SOURCES])}")
     return kind, find_name(argument) if kind == "torchvision" else argument
 
 
@@ -98,6 +98,8 @@ def _read(spec: str, root: Path | None, image_size: int | None) -> tuple[str, Ra
     """The normalised specification and what its source gives."""
     kind, argument = resolve(spec)
     source = f"{kind}:{argument}" if argument else kind
+    if kind in TEXT_SOURCES:
+        raise DataError(f"{source} is a text, and images were asked for; read it with load_text")
     try:
         return source, SOURCES[kind](Request(argument, root, image_size))
     except OSError as problem:  # permissions, a disk that fails; the sources name what they expect themselves
@@ -108,7 +110,8 @@ def _bare(name: str) -> tuple[str, str]:
     """Kind and argument of a specification without a colon: a set's name. A path gets told how to write it."""
     path = Path(name).expanduser()
     if name and (path.is_dir() or path.is_file()) and not _is_name(name):
-        raise DataError(f"{name!r} is a path: write {'folder' if path.is_dir() else 'npz'}:{name}")
+        kind = "folder" if path.is_dir() else "text" if name.endswith((".txt", ".txt.gz")) else "npz"
+        raise DataError(f"{name!r} is a path: write {kind}:{name}")
     return ("digits", "") if find_name(name) == "digits" else ("torchvision", name)
 
 

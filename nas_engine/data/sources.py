@@ -64,6 +64,25 @@ Source = Callable[[Request], RawImages]
 SOURCES: Registry[Source] = Registry("kind of data source", DataError)
 
 
+@dataclass(frozen=True, eq=False)
+class RawText:
+    """What a source of text returns: the lines of its parts, without their ends.
+
+    Attributes:
+        title: what the text is, for the description.
+        notes: sentences for the description.
+    """
+
+    title: str
+    train: list[str]
+    valid: list[str]
+    test: list[str]
+    notes: tuple[str, ...] = ()
+
+
+TEXT_SOURCES: Registry[Callable[[Request], RawText]] = Registry("kind of text", DataError)
+
+
 @SOURCES.register("digits")
 def read_digits(request: Request) -> RawImages:
     """scikit-learn's 1,797 handwritten digits, 8 x 8 grey, 0..1 float32; part of the package, nothing is downloaded."""

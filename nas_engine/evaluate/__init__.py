@@ -1,6 +1,6 @@
-"""Judging networks: accuracy of a module, and of supernet members with recalibrated batch norms."""
+"""Judging networks: accuracy or perplexity of a module, and of supernet members with recalibrated batch norms."""
 
-from .accuracy import Accuracy, accuracy
+from .accuracy import Accuracy, accuracy, judge
 from .members import MemberScore, MemberScorer
 
-__all__ = ["Accuracy", "MemberScore", "MemberScorer", "accuracy"]
+__all__ = ["Accuracy", "MemberScore", "MemberScorer", "accuracy", "judge"]

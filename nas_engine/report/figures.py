@@ -1,7 +1,7 @@
 """The figures of the report, as plotly figures without titles: the page's captions tell what they show.
 
 Colours are written as `var(--name)`; the page puts in the values of its light or dark theme before plotly sees them.
-Accuracies are shown in percent, costs in the units of their names.
+Accuracies are shown as the run's quality has them, in percent or as perplexities, costs in the units of their names.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..config import Bound
+from ..quality import ACCURACY, Quality
 from .findings import Cloud, Values, front
 from .words import axis_title, standard_error
 
@@ -45,78 +46,84 @@ _CHOSEN = "var(--chosen)"
 _MANY = 40  # more networks than these are drawn without error bars
 
 
-def pareto(networks: Sequence[Network], cost: str, bounds: Iterable[Bound], images: int) -> go.Figure:
+def pareto(
+    networks: Sequence[Network], cost: str, bounds: Iterable[Bound], images: int, quality: Quality = ACCURACY
+) -> go.Figure:
     """Measured accuracy over a measured cost: every trained network, the front in these two figures, the bounds."""
-    figure = _figure(axis_title(cost), "validation accuracy (%)")
+    figure = _figure(axis_title(cost), f"validation {quality.axis}")
     x = [n[cost] for n in networks]
-    y = [100 * n["accuracy"] for n in networks]
-    _add_front(figure, networks, cost)
+    y = [quality.shown(n["accuracy"]) for n in networks]
+    _add_front(figure, networks, cost, quality)
     bars = len(networks) <= _MANY
+    shares = bars and quality is ACCURACY  # whose chance errors follow from their number
     told_broken = False
     for (state, met), group in _by_state(networks).items():
         look = STATES.get(state, _UNKNOWN)
         figure.add_scatter(
             x=[n[cost] for n in group],
-            y=[100 * n["accuracy"] for n in group],
+            y=[quality.shown(n["accuracy"]) for n in group],
             mode="markers",
             name=look.words if met else "over a bound",
             showlegend=met or not told_broken,
             marker={"color": look.colour, "symbol": look.symbol + ("" if met else "-open"), "size": 9},
-            error_y=_bars([100 * standard_error(n["accuracy"], images) for n in group] if bars else [], look.colour),
+            error_y=_bars([100 * standard_error(n["accuracy"], images) for n in group if shares], look.colour),
             error_x=_bars([n["latency_spread_ms"] for n in group if bars and cost == "latency_ms"], look.colour),
             text=[_told(n) for n in group],
-            hovertemplate="%{text}<br>%{x:.4s}, %{y:.1f} %<extra></extra>",
+            hovertemplate=f"%{{text}}<br>%{{x:.4s}}, {_told_y(quality)}<extra></extra>",
         )
         told_broken |= not met
-    _add_chosen(figure, [n for n in networks if n["chosen"]], cost, "accuracy")
-    _add_bounds(figure, bounds, cost, x, y)
+    _add_chosen(figure, [n for n in networks if n["chosen"]], cost, "accuracy", quality)
+    _add_bounds(figure, bounds, cost, x, y, quality)
     return figure
 
 
-def believed(cloud: Cloud, networks: Sequence[Network], cost: str, bounds: Iterable[Bound]) -> go.Figure:
+def believed(
+    cloud: Cloud, networks: Sequence[Network], cost: str, bounds: Iterable[Bound], quality: Quality = ACCURACY
+) -> go.Figure:
     """What the lookup table predicts over the same cost, and where the trained networks lie in it."""
-    figure = _figure(axis_title(cost), "predicted supernet accuracy (%)")
-    x, y = cloud.columns[cost], 100 * cloud.columns["accuracy"]
+    figure = _figure(axis_title(cost), f"predicted supernet {quality.axis}")
+    x, y = cloud.columns[cost], _shown(cloud.columns["accuracy"], quality)
     figure.add_scatter(
         x=_rounded(x),
         y=_rounded(y),
         mode="markers",
         name="table",
         marker={"color": "var(--cloud)", "size": 4},
-        hovertemplate="predicted %{y:.1f} % at %{x:.4s}<extra></extra>",
+        hovertemplate=f"predicted {_told_y(quality)} at %{{x:.4s}}<extra></extra>",
     )
-    edge_x, edge_y = cloud.fronts[cost]
+    edge_x, edge_y = cloud.fronts[cost][0], _shown(cloud.fronts[cost][1], quality)
     figure.add_scatter(
-        x=_rounded(edge_x), y=_rounded(100 * edge_y), mode="lines", name="predicted front", hoverinfo="skip",
+        x=_rounded(edge_x), y=_rounded(edge_y), mode="lines", name="predicted front", hoverinfo="skip",
         line={"color": "var(--front)", "width": 1.5, "shape": "hv", "dash": "dot"},
     )  # fmt: skip
     shown = [n for n in networks if n.get("accuracy_predicted") is not None]
     believed_cost = "latency_ms_predicted" if cost == "latency_ms" else cost
     figure.add_scatter(
         x=[n[believed_cost] for n in shown],
-        y=[100 * n["accuracy_predicted"] for n in shown],
+        y=[quality.shown(n["accuracy_predicted"]) for n in shown],
         mode="markers",
         name="trained",
         marker={"color": "var(--finished)", "size": 7},
         text=[_told(n) for n in shown],
-        hovertemplate="%{text}<br>predicted %{y:.1f} % at %{x:.4s}<extra></extra>",
+        hovertemplate=f"%{{text}}<br>predicted {_told_y(quality)} at %{{x:.4s}}<extra></extra>",
     )
-    _add_chosen(figure, [n for n in shown if n["chosen"]], believed_cost, "accuracy_predicted")
+    _add_chosen(figure, [n for n in shown if n["chosen"]], believed_cost, "accuracy_predicted", quality)
     costs_only = [b for b in bounds if b.metric != "accuracy"]
-    _add_bounds(figure, costs_only, cost, [*x, *edge_x], [*y, *(100 * edge_y)])
+    _add_bounds(figure, costs_only, cost, [*x, *edge_x], [*y, *edge_y], quality)
     return figure
 
 
-def progress(trials: Sequence[TrialSummary]) -> go.Figure:
+def progress(trials: Sequence[TrialSummary], quality: Quality = ACCURACY) -> go.Figure:
     """Accuracy of each trial by its number, and the best so far among trained ones."""
-    figure = _figure("trial", "validation accuracy (%)")
+    figure = _figure("trial", f"validation {quality.axis}")
     trained = [t for t in trials if t.state in ("finished", "stopped") and t.accuracy is not None]
-    best = np.maximum.accumulate([100 * (t.accuracy or 0) for t in trained]) if trained else np.zeros(0)
+    best = np.maximum.accumulate([t.accuracy or 0.0 for t in trained]) if trained else np.zeros(0)
     figure.add_scatter(
-        x=[t.number for t in trained], y=_rounded(best), mode="lines", name="best so far", hoverinfo="skip",
+        x=[t.number for t in trained], y=_rounded(_shown(best, quality)),
+        mode="lines", name="best so far", hoverinfo="skip",
         line={"color": "var(--front)", "width": 2, "shape": "hv"},
     )  # fmt: skip
-    reached = [100 * t.accuracy for t in trials if t.accuracy is not None] or [0.0]
+    reached = [quality.shown(t.accuracy) for t in trials if t.accuracy is not None] or [0.0]
     edge = min(reached) - 0.06 * (max(reached) - min(reached))
     for state, look in STATES.items():
         group = [t for t in trials if t.state == state]
@@ -124,29 +131,43 @@ def progress(trials: Sequence[TrialSummary]) -> go.Figure:
             continue
         figure.add_scatter(
             x=[t.number for t in group],
-            y=[edge if t.accuracy is None else 100 * t.accuracy for t in group],
+            y=[edge if t.accuracy is None else quality.shown(t.accuracy) for t in group],
             mode="markers",
             name=look.words,
             marker={"color": look.colour, "symbol": look.symbol, "size": 9},
             text=[
-                f"trial {t.number}, {_epochs(t.epochs)}{'' if t.accuracy is not None else ': no accuracy'}"
+                f"trial {t.number}, {_epochs(t.epochs)}{'' if t.accuracy is not None else f': no {quality.name}'}"
                 for t in group
             ],
-            hovertemplate="%{text}<br>%{y:.1f} %<extra></extra>",
+            hovertemplate=f"%{{text}}<br>{_told_y(quality)}<extra></extra>",
         )
     figure.update_xaxes(dtick=_tick(len(trials)), zeroline=False)
     return figure
 
 
-def curves(trials: Sequence[TrialSummary], points: Mapping[int, Line], chosen: set[int]) -> go.Figure:
-    """Validation accuracy by epoch, a line a trial; the chosen ones stand out."""
-    figure = _figure("epoch", "validation accuracy (%)")
+def hypervolume(series: Sequence[tuple[int, float]]) -> go.Figure:
+    """Share of the box between the ideal and the reference that trained networks dominate, after each trial."""
+    figure = _figure("trial", "hypervolume")
+    figure.add_scatter(
+        x=[number for number, _ in series], y=[share for _, share in series], mode="lines+markers",
+        line={"color": "var(--front)", "width": 2, "shape": "hv"}, marker={"size": 6}, showlegend=False,
+        hovertemplate="trial %{x}<br>%{y:.4f}<extra></extra>",
+    )  # fmt: skip
+    figure.update_xaxes(dtick=_tick(max((number for number, _ in series), default=0) + 1), zeroline=False)
+    return figure
+
+
+def curves(
+    trials: Sequence[TrialSummary], points: Mapping[int, Line], chosen: set[int], quality: Quality = ACCURACY
+) -> go.Figure:
+    """What validation gave by epoch, a line a trial; the chosen ones stand out."""
+    figure = _figure("epoch", f"validation {quality.axis}")
     looks = {**STATES, "chosen": Look("chosen", _CHOSEN, "circle")}
     kinds: dict[str, list[TrialSummary]] = {name: [] for name in looks}
     for trial in trials:
         kinds["chosen" if trial.number in chosen else trial.state if trial.state in STATES else "running"].append(trial)
     for name, group in kinds.items():
-        x, y, text = _joined({t.number: points.get(t.number, ()) for t in group})
+        x, y, text = _joined({t.number: points.get(t.number, ()) for t in group}, quality)
         if not x:
             continue
         figure.add_scatter(
@@ -158,14 +179,14 @@ def curves(trials: Sequence[TrialSummary], points: Mapping[int, Line], chosen: s
             line={"color": looks[name].colour, "width": 2.4 if name == "chosen" else 1.3},
             marker={"size": 4},
             opacity=1 if name == "chosen" else 0.75,
-            hovertemplate="trial %{text}, epoch %{x}<br>%{y:.1f} %<extra></extra>",
+            hovertemplate=f"trial %{{text}}, epoch %{{x}}<br>{_told_y(quality)}<extra></extra>",
         )
     longest = max((epoch for line in points.values() for epoch, _ in line), default=1)
     figure.update_xaxes(dtick=_tick(longest))
     return figure
 
 
-def _joined(lines: Mapping[int, Line]) -> tuple[list[Any], list[Any], list[Any]]:
+def _joined(lines: Mapping[int, Line], quality: Quality) -> tuple[list[Any], list[Any], list[Any]]:
     """Several lines as one trace: gaps between them, the trial beside each point."""
     x: list[Any] = []
     y: list[Any] = []
@@ -173,7 +194,7 @@ def _joined(lines: Mapping[int, Line]) -> tuple[list[Any], list[Any], list[Any]]
     for number, line in lines.items():
         if line:
             x += [*(epoch for epoch, _ in line), None]
-            y += [*(round(100 * accuracy, 3) for _, accuracy in line), None]
+            y += [*(round(quality.shown(accuracy), 3) for _, accuracy in line), None]
             text += [*(str(number) for _ in line), ""]
     return x, y, text
 
@@ -284,23 +305,23 @@ def _by_state(networks: Sequence[Network]) -> dict[tuple[str, bool], list[Networ
     return groups
 
 
-def _add_front(figure: go.Figure, networks: Sequence[Network], cost: str) -> None:
+def _add_front(figure: go.Figure, networks: Sequence[Network], cost: str, quality: Quality) -> None:
     eligible = [n for n in networks if n["bounds_met"]]
     if not eligible:
         return
     x, y = front(np.array([n[cost] for n in eligible], dtype=float), np.array([n["accuracy"] for n in eligible]))
     figure.add_scatter(
-        x=_rounded(x), y=_rounded(100 * y), mode="lines", name="front", hoverinfo="skip",
+        x=_rounded(x), y=_rounded(_shown(y, quality)), mode="lines", name="front", hoverinfo="skip",
         line={"color": "var(--front)", "width": 2, "shape": "hv"},
     )  # fmt: skip
 
 
-def _add_chosen(figure: go.Figure, chosen: Sequence[Network], across: str, up: str) -> None:
+def _add_chosen(figure: go.Figure, chosen: Sequence[Network], across: str, up: str, quality: Quality) -> None:
     if not chosen:
         return
     figure.add_scatter(
         x=[n[across] for n in chosen],
-        y=[100 * n[up] for n in chosen],
+        y=[quality.shown(n[up]) for n in chosen],
         mode="markers+text",
         name="chosen",
         marker={"symbol": "star", "size": 15, "color": _CHOSEN, "line": {"color": "var(--card)", "width": 1}},
@@ -308,11 +329,13 @@ def _add_chosen(figure: go.Figure, chosen: Sequence[Network], across: str, up: s
         textposition="top left",
         textfont={"color": _CHOSEN, "size": 13},
         hovertext=[_told(n) for n in chosen],
-        hovertemplate="%{hovertext}<br>%{x:.4s}, %{y:.1f} %<extra>chosen</extra>",
+        hovertemplate=f"%{{hovertext}}<br>%{{x:.4s}}, {_told_y(quality)}<extra>chosen</extra>",
     )
 
 
-def _add_bounds(figure: go.Figure, bounds: Iterable[Bound], cost: str, x: Sequence[float], y: Sequence[float]) -> None:
+def _add_bounds(
+    figure: go.Figure, bounds: Iterable[Bound], cost: str, x: Sequence[float], y: Sequence[float], quality: Quality
+) -> None:
     """Lines at bounds on the two axes, shading what they forbid; the axes are stretched to bounds that lie near."""
     spans = {"x": list(map(float, x)), "y": list(map(float, y))}
     shown = []
@@ -320,7 +343,7 @@ def _add_bounds(figure: go.Figure, bounds: Iterable[Bound], cost: str, x: Sequen
         axis = {cost: "x", "accuracy": "y"}.get(bound.metric)
         if axis is None or not spans[axis]:
             continue
-        value = 100 * bound.value if axis == "y" else bound.value
+        value = quality.shown(bound.value) if axis == "y" else bound.value
         low, high = min(spans[axis]), max(spans[axis])
         near = low - (high - low) <= value <= high + (high - low)
         if near:
@@ -332,7 +355,8 @@ def _add_bounds(figure: go.Figure, bounds: Iterable[Bound], cost: str, x: Sequen
     for axis, value, bound, near in shown:
         _label_bound(figure, axis, value, f"{bound}" if near else f"{bound} (outside the view)", near)
         if near:
-            _draw_bound(figure, axis, value, ranges[axis][1 if bound.operator.startswith("<") else 0])
+            falls = axis == "y" and quality.shown(1.0) < quality.shown(0.5)  # then higher accuracies stand lower
+            _draw_bound(figure, axis, value, ranges[axis][int(bound.operator.startswith("<") != falls)])
 
 
 def _range(values: Sequence[float]) -> list[float]:
@@ -359,6 +383,15 @@ def _label_bound(figure: go.Figure, axis: str, value: float, text: str, near: bo
     else:
         place |= {"y": value, "xref": "x domain", "x": 1}
     figure.add_annotation(text=escape(text), showarrow=False, font={"color": "var(--bound)", "size": 11}, **place)
+
+
+def _shown(accuracies: Values, quality: Quality) -> Values:
+    return np.array([quality.shown(a) for a in accuracies])
+
+
+def _told_y(quality: Quality) -> str:
+    """The number on the y axis with its unit, in plotly's templates."""
+    return f"%{{y:.1f}} {quality.unit}".rstrip()
 
 
 def _bars(lengths: Sequence[float], colour: str) -> dict[str, Any] | None:

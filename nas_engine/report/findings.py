@@ -19,12 +19,13 @@ from search_spaces.errors import DataError, RunError
 
 from ..config import COSTS
 from ..files import read_json
+from ..quality import Quality
 from ..run import STAGES, Run
 
 if TYPE_CHECKING:
     from predictors.cost import Roofline
 
-    from ..tuning import TrialSummary
+    from ..tuning import Hypervolume, TrialSummary
 
 Values = NDArray[np.float64]
 CLOUD = 3000  # points of the lookup table that are drawn
@@ -128,6 +129,13 @@ class Findings:
         return read_trials(self.path) if (self.path / "search" / "trials.jsonl").exists() else []
 
     @cached_property
+    def hypervolume(self) -> Hypervolume:
+        """How the trained trials came to dominate more of what the objectives allow."""
+        from ..tuning import read_hypervolume
+
+        return read_hypervolume(self.path, self.run.config, self.device)
+
+    @cached_property
     def curves(self) -> dict[int, list[tuple[int, float]]]:
         """Validation accuracy by epoch of each trial; of an epoch that was repeated, the last."""
         curves: dict[int, dict[int, float]] = {}
@@ -149,6 +157,11 @@ class Findings:
     def timed(self) -> list[dict[str, Any]]:
         """Trained candidates whose latency was predicted as well as measured."""
         return [n for n in self.networks if n.get("latency_ms_predicted") is not None]
+
+    @property
+    def quality(self) -> Quality:
+        """What the quality of the run's networks is called, and how it is shown."""
+        return self.run.config.data.quality
 
     @cached_property
     def winners(self) -> list[dict[str, Any]]:

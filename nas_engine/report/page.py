@@ -82,6 +82,7 @@ def _context(f: Findings) -> dict[str, Any]:
         "path": str(f.path),
         "made": f.made.get("created", ""),
         "lead": answer,
+        "quality": f.quality,
         "how": how,
         "warnings": sections.warnings(f),
         "command": f.run.command,
@@ -93,6 +94,7 @@ def _context(f: Findings) -> dict[str, Any]:
         "cost_names": [cost_name(c) for c in COSTS],
         "not_taken": sections.not_taken(f),
         "drawings": sections.drawings(f),
+        "hypervolume_words": sections.hypervolume_words(f),
         "trust": sections.trust(f),
         "latency_errors": sections.latency_errors(f),
         "latency_table": sections.latency_table(f),
@@ -118,21 +120,26 @@ def _plots(f: Findings) -> dict[str, Any]:
     for cost in _costs(f):
         name = cost_name(cost).lower()
         if f.networks and f.chosen:
-            figure = figures.pareto(f.networks, cost, bounds, f.chosen["validation_images"])
-            plots["pareto"][cost] = Plot.of(figure, f"measured accuracy against {name}", 420)
+            figure = figures.pareto(f.networks, cost, bounds, f.chosen["validation_images"], f.quality)
+            plots["pareto"][cost] = Plot.of(figure, f"measured {f.quality.name} against {name}", 420)
         if f.cloud and cost in f.cloud.columns:
-            figure = figures.believed(f.cloud, f.networks, cost, bounds)
-            plots["believed"][cost] = Plot.of(figure, f"predicted accuracy against {name}", 420)
+            figure = figures.believed(f.cloud, f.networks, cost, bounds, f.quality)
+            plots["believed"][cost] = Plot.of(figure, f"predicted {f.quality.name} against {name}", 420)
     return plots
 
 
 def _search_plots(f: Findings) -> dict[str, Plot]:
     plots = {}
     if f.trials:
-        plots["progress"] = Plot.of(figures.progress(f.trials), "accuracy of each trial by its number")
+        plots["progress"] = Plot.of(
+            figures.progress(f.trials, f.quality), f"{f.quality.name} of each trial by its number"
+        )
+    if f.trials and f.hypervolume.reference and f.hypervolume.series:
+        figure = figures.hypervolume(f.hypervolume.series)
+        plots["hypervolume"] = Plot.of(figure, "hypervolume after each trial", 300)
     if f.curves:
         chosen = {n["trial"] for n in f.winners}
-        plots["curves"] = Plot.of(figures.curves(f.trials, f.curves, chosen), "learning curves by epoch")
+        plots["curves"] = Plot.of(figures.curves(f.trials, f.curves, chosen, f.quality), "learning curves by epoch")
     if f.timed or f.latency.get("networks"):
         figure = figures.latency(f.timed, f.latency.get("networks") or [])
         plots["latency"] = Plot.of(figure, "measured latency against predicted latency")
@@ -141,22 +148,23 @@ def _search_plots(f: Findings) -> dict[str, Plot]:
 
 def _trust_plots(f: Findings) -> dict[str, Plot]:
     plots = {}
+    shown, unit = f.quality.shown, f.quality.unit or f.quality.name
     if f.training:
         plots["training"] = Plot.of(figures.training(f.training), "training loss of the supernet by epoch", 300)
     if f.scores:
-        x, y = ([100 * row[key] for row in f.scores] for key in ("first_half", "second_half"))
+        x, y = ([shown(row[key]) for row in f.scores] for key in ("first_half", "second_half"))
         texts = [row["code"] for row in f.scores]
-        figure = figures.agreement(x, y, "one half (%)", "the other half (%)", texts=texts)
-        plots["halves"] = Plot.of(figure, "supernet scores on two halves of the validation images", 300)
+        figure = figures.agreement(x, y, f"one half ({unit})", f"the other half ({unit})", texts=texts)
+        plots["halves"] = Plot.of(figure, f"supernet scores on two halves of the validation {f.quality.cases}", 300)
     if f.held_out:
-        x, y = ([100 * row[key] for row in f.held_out] for key in ("predicted", "score"))
+        x, y = ([shown(row[key]) for row in f.held_out] for key in ("predicted", "score"))
         texts = [row["code"] for row in f.held_out]
-        figure = figures.agreement(x, y, "predicted (%)", "supernet score (%)", texts=texts)
+        figure = figures.agreement(x, y, f"predicted ({unit})", f"supernet score ({unit})", texts=texts)
         plots["held_out"] = Plot.of(figure, "held-out supernet scores against predictions", 300)
     trained = [n for n in f.networks if n["state"] == "finished" and n.get("accuracy_predicted") is not None]
     if trained:
-        x, y = ([100 * n[key] for n in trained] for key in ("accuracy_predicted", "accuracy"))
+        x, y = ([shown(n[key]) for n in trained] for key in ("accuracy_predicted", "accuracy"))
         texts = [f"trial {n['trial']}" for n in trained]
-        figure = figures.agreement(x, y, "predicted (%)", "trained (%)", texts=texts, identity=False)
+        figure = figures.agreement(x, y, f"predicted ({unit})", f"trained ({unit})", texts=texts, identity=False)
         plots["trained"] = Plot.of(figure, "accuracies of trained candidates against predictions", 300)
     return plots

@@ -14,6 +14,7 @@ from search_spaces.errors import EngineError
 
 from ..config import COSTS
 from ..profile import why_slow
+from ..quality import ACCURACY
 from ..show import MISSING, count, duration, figure, milliseconds, percent, whole
 from . import drawing
 from .findings import Findings
@@ -36,11 +37,11 @@ def lead(f: Findings) -> tuple[str, str]:
     if not f.winners or f.chosen is None:
         return _unfinished_lead(f)
     best = f.winners[0]
-    test = with_error(best["test_accuracy"], f.chosen["test_images"])
+    test = with_error(best["test_accuracy"], f.chosen["test_images"], f.quality)
     parts = (test, figure("latency_ms", best["latency_ms"]), count(best["params"]))
     right, takes, holds = (text.replace(" ", "\u00a0") for text in parts)
-    answer = f"{right} of the test images right, {takes} on the device, {holds} parameters."
-    others = f"the most accurate on the validation images of {plural(len(f.winners), 'chosen network')}"
+    answer = f"{f.quality.headline.format(right)}, {takes} on the device, {holds} parameters."
+    others = f"the best on the validation {f.quality.cases} of {plural(len(f.winners), 'chosen network')}"
     trained = plural(len(f.networks), "candidate")
     met = sum(bool(n["bounds_met"]) for n in f.networks)
     bounds = f", {met} of them within the bounds when measured" if f.run.config.constraints else ""
@@ -56,7 +57,7 @@ def _unfinished_lead(f: Findings) -> tuple[str, str]:
     begun = plural(len(f.trials), "candidate")
     return (
         "This search has not ended.",
-        f"{reached} Training of {begun} has begun; best validation accuracy {percent(best)}.",
+        f"{reached} Training of {begun} has begun; best validation {f.quality.told(best)}.",
     )
 
 
@@ -87,9 +88,7 @@ def _stages(names: Sequence[str]) -> str:
 def asked(f: Findings) -> list[tuple[str, str]]:
     """What the user asked for: term and description."""
     config = f.run.config
-    goals = [
-        f"{cost_name(m).lower()} as {'high' if d == 'max' else 'low'} as possible" for m, d in config.objectives.items()
-    ]
+    goals = [_goal(f, metric, direction) for metric, direction in config.objectives.items()]
     budget = f"{plural(config.search.trials, 'candidate')} trained for up to {plural(config.search.epochs, 'epoch')}"
     return [
         ("Data", _data(f)),
@@ -99,6 +98,12 @@ def asked(f: Findings) -> list[tuple[str, str]]:
         ("Bounds", listed(list(config.constraints)) or "none"),
         ("Budget", f"{budget}, seed {config.seed}"),
     ]
+
+
+def _goal(f: Findings, metric: str, direction: str) -> str:
+    if metric == "accuracy" and f.quality is not ACCURACY:
+        return f"{f.quality.name} as low as possible"
+    return f"{cost_name(metric).lower()} as {'high' if direction == 'max' else 'low'} as possible"
 
 
 def _in_sentence(metric: str) -> str:
@@ -111,7 +116,7 @@ def _data(f: Findings) -> str:
         return f.run.config.data.source
     names = list(map(str, f.device["class_names"]))
     shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-    return f"{f.device['data'].rstrip('.')}. Classes: {shown}"
+    return f"{f.device['data'].rstrip('.')}. {f.quality.classes.capitalize()}: {shown}"
 
 
 def _device(f: Findings) -> str:
@@ -135,8 +140,8 @@ def answer(f: Findings) -> list[Row]:
         {
             "trial": n["trial"],
             "id": n["id"],
-            "validation": with_error(n["accuracy"], f.chosen["validation_images"]),
-            "test": with_error(n["test_accuracy"], f.chosen["test_images"]),
+            "validation": with_error(n["accuracy"], f.chosen["validation_images"], f.quality),
+            "test": with_error(n["test_accuracy"], f.chosen["test_images"], f.quality),
             "latency": with_spread(n["latency_ms"], n.get("latency_spread_ms")),
             "params": count(n["params"]),
             "macs": count(n["macs"]),
@@ -173,8 +178,20 @@ def test_note(f: Findings) -> Row | None:
         "images": f"{images:,}",
         "validation_images": f"{f.chosen['validation_images']:,}",
         "judged": len(f.networks),
-        "difference": f"{100 * 2 * 2**0.5 * error:.1f}",
+        "difference": f"{100 * 2 * 2**0.5 * error:.1f}" if f.quality is ACCURACY else None,
+        "flatters": "high" if f.quality is ACCURACY else "low",
     }
+
+
+def hypervolume_words(f: Findings) -> str:
+    """What the hypervolume is a share of."""
+    quality = f.run.config.data.quality.name
+    costs = [f"{_in_sentence(c)} 0 to {figure(c, r)}" for c, r in f.hypervolume.reference.items()] if f.trials else []
+    return (
+        f"Share of the box of all possible results ({quality if quality == 'accuracy' else '1 / ' + quality} 0 to 1, "
+        f"{listed(costs)}) that some trained network within the bounds dominates, by the costs that were predicted; "
+        "it rises with each network that the front gains."
+    )
 
 
 # ---- networks ----------------------------------------------------------------------------------------------------
@@ -186,7 +203,7 @@ def every_network(f: Findings) -> list[Row]:
     return [
         {
             **{key: n[key] for key in ("trial", "id", "state", "epochs", "pareto", "chosen", "bounds_met")},
-            "accuracy": percent(n["accuracy"]),
+            "accuracy": f.quality.words(n["accuracy"]),
             "costs": [figure(cost, n.get(cost)) for cost in COSTS],
         }
         for n in rows
@@ -197,8 +214,8 @@ def not_taken(f: Findings) -> list[Row]:
     """Why each trial that is not handed over was left, by trial."""
     if f.chosen is None:
         return []
-    judged = [{**n, "accuracy": percent(n["accuracy"])} for n in f.networks if not n["chosen"]]
-    dropped = [{**d, "accuracy": percent(None), "id": ""} for d in f.chosen["dropped"]]
+    judged = [{**n, "accuracy": f.quality.words(n["accuracy"])} for n in f.networks if not n["chosen"]]
+    dropped = [{**d, "accuracy": MISSING, "id": ""} for d in f.chosen["dropped"]]
     return sorted(judged + dropped, key=lambda row: row["trial"])
 
 
@@ -232,7 +249,7 @@ def _drawn(f: Findings, network: Mapping[str, Any], architecture: Architecture, 
     return {
         "trial": network["trial"],
         "id": network["id"],
-        "test": with_error(network["test_accuracy"], (f.chosen or {})["test_images"]),
+        "test": with_error(network["test_accuracy"], (f.chosen or {})["test_images"], f.quality),
         "latency": figure("latency_ms", network["latency_ms"]),
         "drawing": drawn,
         "choices": [(name, str(option)) for name, option in architecture.values.items()],
@@ -270,7 +287,7 @@ _TRUSTS = (
         "predict",
         "supernet",
         "Supernet, by itself",
-        "scores on one half of the validation images against the other",
+        "scores on one half of the validation part against the other",
     ),
     (
         "predict",

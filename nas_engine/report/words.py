@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from search_spaces.operators.base import Shape
 
-from ..show import MISSING, milliseconds, percent, significant
+from ..quality import ACCURACY, Quality
+from ..show import milliseconds, percent, significant
 
 TIMES = "×"
 
@@ -23,11 +24,11 @@ COST_NAMES = {
 COST_MEANINGS = {
     "latency_ms": "time of one inference on the device",
     "params": "learned numbers",
-    "macs": "multiply-accumulates of one image",
-    "adds": "additions of one image outside multiply-accumulates",
-    "shifts": "bit shifts of one image",
-    "activation_bytes": "peak of live activations of one image, float32",
-    "bytes_moved": "bytes read and written for one image, float32",
+    "macs": "multiply-accumulates of one input",
+    "adds": "additions of one input outside multiply-accumulates",
+    "shifts": "bit shifts of one input",
+    "activation_bytes": "peak of live activations of one input, float32",
+    "bytes_moved": "bytes read and written for one input, float32",
 }
 _AXIS_UNITS = {"latency_ms": "ms", "activation_bytes": "bytes", "bytes_moved": "bytes"}
 
@@ -55,14 +56,14 @@ def standard_error(share: float, count: int) -> float:
     return math.sqrt(p * (1 - p) / count)
 
 
-def with_error(share: float | None, count: int) -> str:
-    """An accuracy with its binomial standard error.
+def with_error(share: float | None, count: int, quality: Quality = ACCURACY) -> str:
+    """An accuracy with its binomial standard error; a perplexity alone, as its error does not follow from the count.
 
     >>> with_error(0.95, 400)
     '95.0 ± 1.1 %'
     """
-    if share is None:
-        return MISSING
+    if share is None or quality is not ACCURACY:
+        return quality.words(share)
     error = standard_error(share, count)
     places = 2 if error < 0.001 else 1
     return percent(share) if math.isnan(error) else f"{100 * share:.{places}f} ± {100 * error:.{places}f} %"

@@ -11,6 +11,7 @@ from search_spaces.errors import EngineError
 
 from ..context import Context, Summary
 from ..files import Record, write_json
+from ..quality import ACCURACY
 
 if TYPE_CHECKING:
     from predictors.cost.measure import Measurement
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..tuning import TrialSummary
 
 _MEASURE_SECONDS = 0.5
+_TEST_BATCH = 512
 
 
 class NothingTrainedError(EngineError):
@@ -65,7 +67,9 @@ def choose(context: Context) -> Summary:
         },
     )
     best = max(chosen, key=lambda r: r["accuracy"])
-    text = f"{len(chosen)} of {len(rows)} networks; best {best['test_accuracy']:.1%} on the test images"
+    quality = context.data.quality
+    reached = quality.told(best["test_accuracy"])
+    text = f"{len(chosen)} of {len(rows)} networks; best {reached} on the test {quality.cases}"
     return {"chosen": [r["trial"] for r in chosen], "text": text}
 
 
@@ -145,14 +149,15 @@ def spread(front: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
 
 def _test(context: Context, rows: list[dict[str, Any]]) -> None:
     """The only place that sees the test split: the accuracy of the chosen networks."""
-    from ..evaluate import accuracy
+    from ..evaluate import judge
     from ..train import load_candidate
 
     for row in rows:
         if row["chosen"]:
             network, _ = load_candidate(context.space, row["code"], context.trial_path(row["trial"]))
             device = context.config.device.name
-            judged = accuracy(network.to(device), context.data.test, context.data.normaliser, device=device)
+            size = _TEST_BATCH if context.data.quality is ACCURACY else 1  # of a text: exactly, all of it in one stream
+            judged = judge(network.to(device), context.data, context.data.test, batch_size=size, device=device)
             row["test_accuracy"] = judged.accuracy
 
 

@@ -39,14 +39,11 @@ def export_one(context: Context, trial: int, directory: Path | None) -> Path:
 
 
 def _bundle(context: Context, row: dict[str, Any], directory: Path) -> Any:
-    from ..data import batches
     from ..export import Card, export_bundle
     from ..train import load_candidate
 
     data = context.data
     network, epochs = load_candidate(context.space, row["code"], context.trial_path(row["trial"]))
-    held = data.validation.take(_first(len(data.validation)))
-    ((samples, _),) = list(batches(held, _SAMPLES, normaliser=data.normaliser, channels_last=False))
     card = Card(
         name=f"{context.config.name}-{row['id']}",
         data=data.description,
@@ -59,6 +56,8 @@ def _bundle(context: Context, row: dict[str, Any], directory: Path) -> Any:
         inherited=context.config.search.inherit,
         metrics=row,
         device=context.latency.profile.to_dict(),
+        task=data.quality.task,
+        quality=data.quality,
         validation_images=len(data.validation),
         test_images=len(data.test),
     )
@@ -66,16 +65,10 @@ def _bundle(context: Context, row: dict[str, Any], directory: Path) -> Any:
         network,
         directory,
         architecture=context.space.decode(row["code"]),
-        samples=samples.cpu(),
+        samples=data.samples(_SAMPLES).cpu(),
         card=card,
         formats=context.config.export.formats,
     )
-
-
-def _first(count: int):  # type: ignore[no-untyped-def]
-    import torch
-
-    return torch.linspace(0, count - 1, min(_SAMPLES, count)).long()
 
 
 def report(context: Context) -> Summary:

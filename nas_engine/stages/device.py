@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from predictors.cost.latency import LatencyModel
     from search_spaces import SearchSpace
 
-    from ..config import Optimizer
+    from ..config import Optimizer, Search
     from ..train import Program
 
 
@@ -119,11 +118,9 @@ def estimate(context: Context) -> list[dict[str, Any]]:
     """Seconds each stage will take, from a few timed steps on random weights that are then thrown away."""
     config = context.config
     step, score, candidate = _timed(context)
-    images = len(context.data.train)
-    steps = max(1, images // config.supernet.optimizer.batch_size)
-    trial_steps = max(1, images // config.search.optimizer.batch_size)
+    steps, trial_steps = (_steps(context, section.optimizer) for section in (config.supernet, config.search))
     members = min(config.sample.architectures, context.space.size)
-    rungs = _expected_epochs(config.search.epochs, config.search.grace_epochs, config.search.reduction)
+    rungs = _expected_epochs(config.search)
     rows = context.space.size if context.space.size <= config.table.whole_up_to else config.table.rows
     seconds = {
         "supernet": (config.supernet.epochs * steps * step, f"{config.supernet.epochs} epochs of {steps} steps"),
@@ -178,22 +175,26 @@ def _timed(context: Context) -> tuple[float, float, float]:
 
 def _step_seconds(context: Context, program: Program, optimizer: Optimizer, steps: int = 4) -> float:
     """Mean seconds of a training step; a first one, which warms up, is not counted."""
-    import torch
-
     from ..train import train
 
-    data = context.data
-    batch = min(optimizer.batch_size, len(data.train))
-    for count in (batch, min(len(data.train), batch * steps)):
-        few = replace(data, train=data.train.take(torch.arange(count)))
+    for count in (1, steps):
+        few = context.data.beginning(optimizer.batch_size, count)
         (epoch,) = train(program, few, optimizer, epochs=1, seed=0, device=context.config.device.name)
-    return epoch.seconds / (count // batch)
+    return epoch.seconds / len(few.epoch(optimizer.batch_size, seed=0, epoch=0))
 
 
-def _expected_epochs(epochs: int, grace: int, reduction: int) -> float:
-    """Mean epochs of a trial when one of `reduction` goes on at each rung."""
+def _steps(context: Context, optimizer: Optimizer) -> int:
+    """Training steps of an epoch."""
+    return len(context.data.epoch(optimizer.batch_size, seed=0, epoch=0))
+
+
+def _expected_epochs(search: Search) -> float:
+    """Mean epochs of a trial: with `asha` one of `reduction` goes on at each rung, with `front` all may."""
+    if search.stopping != "asha":
+        return search.epochs
+    epochs, reduction = search.epochs, search.reduction
     total, share, reached = 0.0, 1.0, 0
-    rung = grace
+    rung = search.grace_epochs
     while rung < epochs:
         total += share * (rung - reached)
         reached, share, rung = rung, share / reduction, rung * reduction

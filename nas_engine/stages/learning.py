@@ -27,12 +27,15 @@ def supernet(context: Context) -> Summary:
 
     from ..train import finished_epochs, supernet_program, train
     from ..train.candidate import augmentation
+    from ..tuning.worker import remove_damaged
 
     settings = context.config.supernet
     torch.set_num_threads(context.config.training_threads)
     torch.manual_seed(context.config.seed)
     net = Supernet(context.space)
     checkpoint = context.path("supernet", "checkpoint.pt")
+    if remove_damaged(checkpoint):
+        context.warn(f"{checkpoint} was damaged; the shared weights are trained from the beginning")
     epochs = train(
         supernet_program(net, context.config.seed, settings),
         context.data,
@@ -60,16 +63,20 @@ def supernet(context: Context) -> Summary:
 def sample(context: Context) -> Summary:
     """Score members with the shared weights on long-lived actors; a row a member in `sample/scores.jsonl`.
 
-    They are random ones, or what a segment-wise search asks for.
+    They are random ones, or what a segment-wise search or NAO's rounds ask for.
     """
     from ..tuning import MemberJob, score_members
+    from .rounds import sample_rounds
     from .segmenting import sample_segments
 
     settings = context.config.sample
     record = Record(context.path("sample", "scores.jsonl"))
     if settings.strategy == "segments":
         search = sample_segments(context, record)
-        return _sampled(record, f" in {len(search.segments)} segments") if search else {}
+        return _sampled(context, record, f" in {len(search.segments)} segments") if search else {}
+    if settings.strategy == "nao":
+        rounds = sample_rounds(context, record)
+        return _sampled(context, record, f" in {len(rounds.sizes)} rounds") if rounds else {}
     scored = {row["code"] for row in record.rows}
     members = draw(context.space, settings.architectures, context.rng("sample"))
     if len(members) > settings.architectures:
@@ -84,12 +91,15 @@ def sample(context: Context) -> Summary:
     score_members(MemberJob.of(context.config, context.space, context.directory.path), waiting, arrived, context.stop)
     if context.stop():
         return {}
-    return _sampled(record)
+    return _sampled(context, record)
 
 
-def _sampled(record: Record, how: str = "") -> Summary:
+def _sampled(context: Context, record: Record, how: str = "") -> Summary:
     best = max(row["accuracy"] for row in record.rows)
-    return {"architectures": len(record.rows), "text": f"{len(record.rows)} members scored{how}, best {best:.1%}"}
+    return {
+        "architectures": len(record.rows),
+        "text": f"{len(record.rows)} members scored{how}, best {context.data.quality.told(best)}",
+    }
 
 
 def predict(context: Context) -> Summary:

@@ -7,7 +7,7 @@ from ..context import Context, Summary
 
 def search(context: Context) -> Summary:
     """Train up to `search.trials` candidates; `search/trials.jsonl` is the truth about them."""
-    from ..tuning import SearchJob, search
+    from ..tuning import SearchJob, read_hypervolume, search
 
     settings = context.config.search
     outcome = search(
@@ -27,5 +27,9 @@ def search(context: Context) -> Summary:
     exhausted = outcome.state == "exhausted"
     if exhausted:
         context.note("no further member meets the bounds that has not been tried; the search ended early")
+    found = read_hypervolume(context.directory.path, context.config, context.directory.done("device"))
     text = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
-    return {"trials": sum(counts.values()), "exhausted": exhausted, **counts, "text": text}
+    if found.reference:
+        text += f"; hypervolume {found.last:.3f}"
+    summary = {"trials": sum(counts.values()), "exhausted": exhausted, **counts}
+    return {**summary, "hypervolume": found.last, "reference": found.reference, "text": text}

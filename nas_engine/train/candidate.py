@@ -17,8 +17,8 @@ from search_spaces import Network, SearchSpace, Supernet, make_space
 from search_spaces.errors import RunError
 
 from ..config import Config, Data, Optimizer
-from ..data import Augment, DataSplits, load_data
-from ..evaluate import accuracy
+from ..data import TEXT_SOURCES, Augment, Splits, load_data, load_text
+from ..evaluate import judge
 from ..files import read_torch
 from .loop import train
 from .programs import NetworkProgram
@@ -52,7 +52,7 @@ class Candidate(BaseModel):
 
 
 class CandidateResult(BaseModel):
-    """One epoch of a candidate, on the validation part. Accuracy is a fraction."""
+    """One epoch of a candidate, on the validation part. Accuracy is a fraction: of texts `1 / perplexity`."""
 
     epoch: int
     accuracy: float
@@ -103,7 +103,7 @@ def train_candidate(request: Candidate) -> Iterator[CandidateResult]:
         device=request.device,
     )
     for epoch in epochs:
-        measured = accuracy(network, data.validation, data.normaliser, device=request.device)
+        measured = judge(network, data, data.validation, device=request.device)
         yield CandidateResult(
             epoch=epoch.epoch,
             accuracy=measured.accuracy,
@@ -145,13 +145,21 @@ def load_supernet(space: SearchSpace, weights: Path) -> Supernet:
 
 
 @lru_cache(maxsize=2)
-def shared_data(data: Data, seed: int, device: str = "cpu") -> DataSplits:
+def shared_data(data: Data, seed: int, device: str = "cpu") -> Splits:
     """The data of a run, read once a process."""
-    splits = load_data(data.source, validation=data.validation, seed=seed, limit=data.limit, image_size=data.image_size)
+    splits: Splits
+    if data.source.strip().partition(":")[0] in TEXT_SOURCES:
+        splits = load_text(
+            data.source, tokens=data.tokens, vocabulary=data.vocabulary, steps=data.steps, limit=data.limit
+        )
+    else:
+        splits = load_data(
+            data.source, validation=data.validation, seed=seed, limit=data.limit, image_size=data.image_size
+        )
     return splits if device == "cpu" else splits.to(device)
 
 
-def augmentation(section: Data, data: DataSplits) -> Augment | None:
+def augmentation(section: Data, data: Splits) -> Augment | None:
     """The augmentation the user asked for, else the one that suits the source; an empty mapping means none."""
     if section.augment is None:
         return data.augment

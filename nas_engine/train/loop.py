@@ -16,10 +16,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from search_spaces import carrying
 from search_spaces.errors import EngineError
 
 from ..config import Optimizer
-from ..data import Augment, DataSplits, batch_count, batches
+from ..data import Augment, Splits
 from ..files import read_torch, write_torch
 
 
@@ -43,7 +44,7 @@ class Program(Protocol):
     def module(self) -> nn.Module:
         """The weights."""
 
-    def backward(self, images: Tensor, labels: Tensor, epoch: int, step: int) -> Tensor:
+    def backward(self, inputs: Tensor, targets: Tensor, epoch: int, step: int) -> Tensor:
         """Add this batch's gradients to the parameters; returns the loss, detached.
 
         Anything random must follow from the seed, `epoch` and `step`.
@@ -52,7 +53,7 @@ class Program(Protocol):
 
 def train(
     program: Program,
-    data: DataSplits,
+    data: Splits,
     settings: Optimizer,
     *,
     epochs: int,
@@ -63,6 +64,8 @@ def train(
 ) -> Iterator[Epoch]:
     """Train on `data.train`, yielding each epoch; epochs found in the checkpoint are not repeated or yielded.
 
+    Modules with a state carry it from batch to batch, and begin each epoch afresh.
+
     The module is left in the state of the last epoch yielded (or found), on `device`, in training mode.
 
     Raises:
@@ -71,27 +74,17 @@ def train(
     module = program.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(module, settings)
     history = resume(module, optimizer, checkpoint)
-    batch = min(settings.batch_size, len(data.train))
-    steps = batch_count(len(data.train), batch, drop_last=True)
     for epoch in range(len(history), epochs):
         started = time.perf_counter()
         torch.manual_seed(hash((seed, epoch)) % 2**31)
         module.train()
-        walk = batches(
-            data.train,
-            batch,
-            normaliser=data.normaliser,
-            seed=seed,
-            epoch=epoch,
-            augment=augment,
-            drop_last=True,
-            device=device,
-        )
+        walk = data.epoch(settings.batch_size, seed=seed, epoch=epoch, augment=augment, device=device)
         total = torch.zeros((), device=device)
-        for step, (images, labels) in enumerate(walk):
-            rate = learning_rate(settings, epoch + step / steps, epochs)
-            total += take_step(program, optimizer, settings, rate, images, labels, epoch, step)
-        loss = float(total) / steps
+        with carrying(module):
+            for step, (inputs, targets) in enumerate(walk):
+                rate = learning_rate(settings, epoch + step / len(walk), epochs)
+                total += take_step(program, optimizer, settings, rate, inputs, targets, epoch, step)
+        loss = float(total) / len(walk)
         if not math.isfinite(loss):
             raise DivergedError(f"the training loss became {loss} in epoch {epoch + 1}; lower the learning rate")
         finished = Epoch(epoch + 1, loss, time.perf_counter() - started)
@@ -107,8 +100,8 @@ def take_step(
     optimizer: torch.optim.Optimizer,
     settings: Optimizer,
     rate: float,
-    images: Tensor,
-    labels: Tensor,
+    inputs: Tensor,
+    targets: Tensor,
     epoch: int,
     step: int,
 ) -> Tensor:
@@ -116,7 +109,7 @@ def take_step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
-    loss = program.backward(images, labels, epoch, step)
+    loss = program.backward(inputs, targets, epoch, step)
     if settings.clip_norm is not None:
         nn.utils.clip_grad_norm_(program.module.parameters(), settings.clip_norm)
     optimizer.step()

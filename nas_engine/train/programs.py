@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces import Architecture, SearchSpace, Supernet
+from search_spaces import Architecture, SearchSpace, Stateful, Supernet
 from search_spaces.errors import ConfigError, did_you_mean
 
 from ..config import Supernet as SupernetSettings
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy of logits `(B, V)` or `(B, T, V)` and classes `(B,)` or `(B, T)`, or such probabilities."""
+    axes = logits.dim() - 1
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(0, axes - 1), label_smoothing=smoothing)
 
 
 class NetworkProgram:
@@ -20,8 +28,8 @@ class NetworkProgram:
         self.module = module
         self._smoothing = label_smoothing
 
-    def backward(self, images: Tensor, labels: Tensor, epoch: int, step: int) -> Tensor:
-        loss = F.cross_entropy(self.module(images), labels, label_smoothing=self._smoothing)
+    def backward(self, inputs: Tensor, targets: Tensor, epoch: int, step: int) -> Tensor:
+        loss = cross_entropy(self.module(inputs), targets, self._smoothing)
         loss.backward()
         return loss.detach()
 
@@ -34,6 +42,7 @@ class SupernetProgram:
         self.settings = settings
         self._seed = seed
         self._smoothing = settings.optimizer.label_smoothing
+        self._stateful = [part for part in module.modules() if isinstance(part, Stateful)]
 
     @property
     def space(self) -> SearchSpace:
@@ -47,11 +56,22 @@ class SupernetProgram:
         """The members trained in a step; their gradients are averaged."""
         return [self.space.canonical(self.space.sample(self.rng(epoch, step)))]
 
-    def backward(self, images: Tensor, labels: Tensor, epoch: int, step: int) -> Tensor:
-        members = self.members(epoch, step)
-        total = torch.zeros((), device=images.device)
+    def outputs(self, inputs: Tensor, members: Sequence[Architecture]) -> Iterator[Tensor]:
+        """Logits of one member after the other; all start from the state that the step before left, if any.
+
+        The next step goes on from the state of the last member.
+        """
+        states = [part.state for part in self._stateful]
         for member in members:
-            loss = F.cross_entropy(self.module(images, member), labels, label_smoothing=self._smoothing)
+            for part, state in zip(self._stateful, states, strict=True):
+                part.state = state
+            yield self.module(inputs, member)
+
+    def backward(self, inputs: Tensor, targets: Tensor, epoch: int, step: int) -> Tensor:
+        members = self.members(epoch, step)
+        total = torch.zeros((), device=inputs.device)
+        for logits in self.outputs(inputs, members):
+            loss = cross_entropy(logits, targets, self._smoothing)
             (loss / len(members)).backward()
             total += loss.detach() / len(members)
         return total
@@ -86,14 +106,14 @@ class SandwichProgram(SupernetProgram):
         drawn = [self.space.sample(rng) for _ in range(self.settings.random_members)]
         return [*(self.space.from_indices(e) for e in ends), *drawn]
 
-    def backward(self, images: Tensor, labels: Tensor, epoch: int, step: int) -> Tensor:
-        largest, *others = self.members(epoch, step)
-        logits = self.module(images, largest)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self._smoothing)
+    def backward(self, inputs: Tensor, targets: Tensor, epoch: int, step: int) -> Tensor:
+        others = self.outputs(inputs, self.members(epoch, step))
+        largest = next(others)
+        loss = cross_entropy(largest, targets, self._smoothing)
         loss.backward()
-        soft = logits.detach().softmax(-1)
-        for member in others:
-            F.cross_entropy(self.module(images, member), soft).backward()
+        soft = largest.detach().softmax(-1)
+        for logits in others:
+            cross_entropy(logits, soft).backward()
         return loss.detach()
 
 
