@@ -118,6 +118,14 @@ class Tokens:
             allowed[rests] = np.arange(self.size) == self._first[step]
         return allowed
 
+    def allowed_along(self, tokens: np.ndarray) -> np.ndarray:
+        """What `next_allowed` gives at each step of whole sequences `(B, L)`, bool `(B, L, V)`."""
+        allowed = np.repeat(self.allowed[None], len(tokens), axis=0)
+        for step in np.flatnonzero(self.parents >= 0):
+            rests = ~self.wakes[step, tokens[:, self.parents[step]]]
+            allowed[rests, step] = np.arange(self.size) == self._first[step]
+        return allowed
+
 
 def _parents_first(choices: Sequence[Choice]) -> list[int]:
     """Positions of the choices, each after the one it depends on."""

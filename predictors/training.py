@@ -77,6 +77,10 @@ class StackPredictor(RankPredictor, Generic[N]):
     def inputs(self, members: Members) -> Any:
         """What the networks read of members."""
 
+    def lessons(self, seen: Members) -> Any:
+        """What training reads of members, which `outputs` reads as well; by default what `inputs` gives."""
+        return self.inputs(seen)
+
     @abstractmethod
     def stack(self, count: int, data: Any, generator: torch.Generator) -> N:
         """`count` fresh networks for the data they will learn from."""
@@ -84,6 +88,11 @@ class StackPredictor(RankPredictor, Generic[N]):
     @abstractmethod
     def forward(self, networks: N, data: Any, which: Tensor, generator: torch.Generator) -> Tensor:
         """Ranking scores `(M, b)` in training, where network m reads the members `which[m]`; `which` is `(M, b)`."""
+
+    def loss(self, networks: N, data: Any, which: Tensor, goal: Tensor, generator: torch.Generator) -> Tensor:
+        """What a step of training reduces, summed over the networks; `goal` are the transformed scores `(n,)`."""
+        s = self.settings
+        return LOSSES[s.loss](self.forward(networks, data, which, generator), goal[which], s.margin)
 
     @abstractmethod
     def outputs(self, networks: N, data: Any) -> np.ndarray:
@@ -102,7 +111,7 @@ class StackPredictor(RankPredictor, Generic[N]):
         """Keep the first `settings.members` of the stack, for `rank`."""
 
     def learn(self, seen: Members, target: np.ndarray, folds: np.ndarray) -> np.ndarray:
-        data, members = self.inputs(seen), self.settings.members
+        data, members = self.lessons(seen), self.settings.members
         generator = torch.Generator().manual_seed(self.settings.seed)
         pools = [np.arange(len(seen))] * members + [np.flatnonzero(folds != f) for f in range(folds.max() + 1)]
         networks = self.stack(len(pools), data, generator)
@@ -125,7 +134,7 @@ class StackPredictor(RankPredictor, Generic[N]):
         steps = min(max(_FEWEST_STEPS, s.epochs * math.ceil(len(goal) / s.batch)), s.max_steps)
         optimizer, schedule = self._optimizer(networks, steps)
         for which in islice(batches(pools, s.batch, generator), steps):
-            loss = LOSSES[s.loss](self.forward(networks, data, which, generator), goal[which], s.margin)
+            loss = self.loss(networks, data, which, goal, generator)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(networks.parameters(), 2 * math.sqrt(len(pools)))

@@ -66,13 +66,16 @@ class SearchJob:
 
     @cached_property
     def prior(self) -> Prior | None:
-        """What the run's predictor says of members, None where it has none yet."""
+        """What the run's predictor says of members; None where it has none, or one that takes long to tell."""
         from predictors import load_predictor
+        from predictors.ranked import RankPredictor
 
         path = self.directory / "predict" / "model"
         if not path.exists():
             return None
         predictor = load_predictor(path, self.space)
+        if not isinstance(predictor, RankPredictor):
+            return None
         return lambda members: predictor.predict(members)[0]
 
     def checkpoint(self, trial: int) -> Path:

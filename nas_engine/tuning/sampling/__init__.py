@@ -23,6 +23,7 @@ from .classical import NSGA2, Repeatable
 from .evolution import EvolutionSampler
 from .guided import GuidedSampler
 from .local import LocalSampler
+from .nao import NAOSampler
 from .predicted import PredictedSampler
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "GuidedSampler",
     "Limits",
     "LocalSampler",
+    "NAOSampler",
     "PredictedSampler",
     "Prior",
     "Repeatable",

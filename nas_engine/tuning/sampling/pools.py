@@ -81,6 +81,7 @@ class Pools:
         self._costs = costs
         self._limits = Limits(bounds, costs)
         self._reader = Reader.of(space)
+        self._predicted: dict[str, float] = {}
 
     def of(self, told: Told, rng: np.random.Generator) -> Pool:
         """The members to choose among for one trial."""
@@ -163,10 +164,14 @@ class Pools:
         if self._prior is None or not len(architectures):
             return None
         mean, deviation = self._scale
+        new = list({a.code: a for a in architectures if a.code not in self._predicted}.values())
+        if new:
+            self._predicted.update(zip((a.code for a in new), self._prior(new).tolist(), strict=True))
+        told = np.array([self._predicted[a.code] for a in architectures])
         width = np.sqrt(
             self._reader.known_features.shape[1] if self._reader.whole else len(self._reader.features.names)
         )
-        return ((self._prior(architectures) - mean) / deviation)[:, None] * width
+        return ((told - mean) / deviation)[:, None] * width
 
     @cached_property
     def _scale(self) -> tuple[float, float]:
