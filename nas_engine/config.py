@@ -306,7 +306,7 @@ class Search(Section):
     than a hopeful extrapolation of one that `front` stops. reduction: of `asha`.
     """
 
-    sampler: str = "predicted"
+    sampler: str = "gcn"
     trials: int = Field(12, ge=1)
     epochs: int = Field(20, ge=1)
     concurrency: int = Field(1, ge=1)

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from search_spaces import SearchSpace, make_space
 from search_spaces.errors import EngineError
 
 from ..config import Config
-from ..files import read_json
+from ..files import Record, read_json
 from ..interrupt import never
 from ..remote import NodeFiles, node_files
 from .members import space_parameters
@@ -142,7 +142,7 @@ class TableJob:
         return hashlib.sha256(self._latency.encode()).hexdigest()[:16] if "latency_ms" in self.costs else ""
 
     def members(self) -> Iterator[str]:
-        """Codes of the distinct members that the table is of."""
+        """Codes of the distinct members that the table is of; of a large space those that were scored come first."""
         space = make_space(self.space, self.parameters)
         if self.whole:
             yield from (a.code for a in space.enumerate() if space.canonical(a) == a)
@@ -153,9 +153,10 @@ class TableJob:
             yield from segment_members(read_json(self.directory / "sample" / "segments.json"), space)
             return
         rng = np.random.default_rng([self.seed, *b"table"])
+        scored = sorted(row["code"] for row in Record(self.directory / "sample" / "scores.jsonl").rows)
+        drawn = (space.canonical(space.sample(rng)).code for _ in range(_DRAWS * self.rows))
         found: set[str] = set()
-        for _ in range(_DRAWS * self.rows):
-            code = space.canonical(space.sample(rng)).code
+        for code in chain(scored, drawn):
             if code not in found:
                 found.add(code)
                 yield code
