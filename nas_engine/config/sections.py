@@ -1,48 +1,25 @@
-"""The one YAML file of a run: typed, with unknown keys refused and a did-you-mean.
-
-Sections follow the stages of a run. What a stage depends on is the sections that it names (see `pipeline`),
-so a change that only concerns later stages does not repeat earlier ones.
-"""
+"""What a run may be asked for: one model a section, with its defaults and what goes together."""
 
 from __future__ import annotations
 
 import os
 import re
-import reprlib
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from search_spaces.errors import ConfigError, did_you_mean
 
-from .quality import ACCURACY, Quality, quality_of
-from .remote import working_copy
-from .store import checked, is_uri, join
+from ..quality import ACCURACY, Quality, quality_of
+from ..remote import working_copy
+from ..store import checked, is_uri, join
 
 COSTS = ("params", "macs", "activation_bytes", "bytes_moved", "latency_ms")
 _BOUND = re.compile(r"^\s*([a-z_]+)\s*(<=|<|>=|>)\s*([0-9.eE+_-]+)\s*$")
 _NUMBERS = (int, float, int | None, float | None)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that reads `1e-3` as a number, as YAML 1.2 does, and refuses a key that is given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
-                mark = node.value[i][0].start_mark
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 class Section(BaseModel):
@@ -58,7 +35,7 @@ class Section(BaseModel):
         for key, value in data.items():
             if isinstance(value, bool) and key in cls.model_fields and cls.model_fields[key].annotation in _NUMBERS:
                 raise ValueError(f"{key} is a number, got {str(value).lower()}")
-        return {k: v for k, v in data.items() if v is not None or not _is_section(cls, k)}
+        return {k: v for k, v in data.items() if v is not None or not is_section(cls, k)}
 
 
 @dataclass(frozen=True)
@@ -122,7 +99,7 @@ class Data(Section):
     @classmethod
     def _known_augmentations(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         if value:
-            from .data.augment import Augment
+            from ..data.augment import Augment
 
             allowed = [f.name for f in fields(Augment)]
             for key in value:
@@ -436,100 +413,6 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
-    """Read a YAML file, apply `a.b=value` overrides, validate.
-
-    Raises:
-        ConfigError: one line that names the key, what came, and what is allowed.
-    """
-    if path is None:
-        return parse_config("name: run", "defaults", overrides)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"no file {str(path)!r}; write one with: nas-engine init {path}") from None
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"cannot read {str(path)!r}: {e}") from None
-    return parse_config(text, path, overrides)
-
-
-def parse_config(text: str, path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """The configuration in the text of a YAML file; `path` gives the run's name where the text does not."""
-    try:
-        loaded = yaml.load(text, Loader=_Loader)  # a SafeLoader
-    except (yaml.YAMLError, RecursionError) as e:
-        raise ConfigError(f"{str(path)!r} is not YAML: {_yaml_problem(e)}") from None
-    if loaded is not None and not isinstance(loaded, dict):
-        raise ConfigError(f"{str(path)!r} holds {type(loaded).__name__}; a mapping of sections is expected")
-    data: dict[str, Any] = {"name": name_from(path), **(loaded or {})}
-    for override in overrides:
-        _override(data, override)
-    return make_config(data)
-
-
-def name_from(path: str | Path) -> str:
-    """The name of a run whose configuration names none: that of its file, as far as it can be one.
-
-    >>> name_from("my searches/first try.yaml")
-    'first-try'
-    """
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).stem).strip("-._") or "run"
-
-
-def make_config(data: Mapping[str, Any] | Config) -> Config:
-    """Validate a mapping; a `Config` passes through."""
-    if isinstance(data, Config):
-        return data
-    try:
-        return Config.model_validate(dict(data))
-    except ValidationError as e:
-        raise ConfigError(_message(e)) from None
-
-
-def _override(data: dict[str, Any], text: str) -> None:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set {text!r} is not of the form a.b=value")
-    *folders, last = key.strip().split(".")
-    for folder in folders:
-        inner = data.setdefault(folder, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"--set {text!r}: {folder!r} is a value, not a section")
-        data = inner
-    try:
-        data[last] = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError:
-        data[last] = value
-
-
-def _yaml_problem(error: Exception) -> str:
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    return f"line {mark.line + 1}: {problem}" if mark and problem else " ".join(str(error).split())
-
-
-def _message(error: ValidationError) -> str:
-    parts = []
-    for item in error.errors():
-        where = ".".join(str(p) for p in item["loc"])
-        if item["type"] == "extra_forbidden":
-            parts.append(f"unknown key {where!r}: {did_you_mean(str(item['loc'][-1]), _keys_beside(item['loc']))}")
-        else:
-            text = re.sub(r"a valid dictionary or instance of \w+", "a section of keys", item["msg"])
-            text = text.removeprefix("Value error, ")
-            came = "" if item["type"] == "value_error" else f", got {reprlib.repr(item['input'])}"
-            parts.append(f"{where}: {text}{came}" if where else text)
-    return "; ".join(parts)
-
-
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Config
-    for part in location[:-1]:
-        if not _is_section(model, str(part)):
-            return []
-        model = cast("type[BaseModel]", model.model_fields[str(part)].annotation)
-    return list(model.model_fields)
-
-
-def _is_section(model: type[BaseModel], key: str) -> bool:
+def is_section(model: type[BaseModel], key: str) -> bool:
     annotation = model.model_fields[key].annotation if key in model.model_fields else None
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)

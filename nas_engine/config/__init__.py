@@ -1,0 +1,36 @@
+"""The one YAML file of a run: typed, with unknown keys refused and a did-you-mean.
+
+Sections follow the stages of a run. What a stage depends on is the sections that it names (see `pipeline`),
+so a change that only concerns later stages does not repeat earlier ones.
+"""
+
+from .reading import load_config, make_config, name_from, parse_config
+from .sections import (
+    COSTS,
+    Bound,
+    Config,
+    Data,
+    Optimizer,
+    Rounds,
+    Sample,
+    Search,
+    Segments,
+    Supernet,
+)
+
+__all__ = [
+    "COSTS",
+    "Bound",
+    "Config",
+    "Data",
+    "Optimizer",
+    "Rounds",
+    "Sample",
+    "Search",
+    "Segments",
+    "Supernet",
+    "load_config",
+    "make_config",
+    "name_from",
+    "parse_config",
+]
