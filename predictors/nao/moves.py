@@ -118,7 +118,9 @@ def improved(
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> list[Architecture]:
-    """New members by a model fitted to scored ones, the best predicted first.
+    """New members by a model fitted to scored ones, those first that some network of it ranks best.
+
+    The networks of the ensemble name their best in turn: where they disagree, what one of them hopes for is tried.
 
     Args:
         scores: of the members, higher is better, float `(n,)`, n >= 4.
@@ -134,8 +136,17 @@ def improved(
     found = NAOProposer(model, seed=seed).propose(seeds, count, seen=seen, allow=allow)
     if not found:
         return []
-    ranking, _ = model.rank(model.reader.read(found))
-    return [found[i] for i in np.argsort(-ranking, kind="stable")]
+    ranking = model.outputs(model.kept, model.inputs(model.reader.read(found)))
+    return [found[i] for i in _in_turn(ranking)]
+
+
+def _in_turn(ranking: np.ndarray) -> list[int]:
+    """Positions of all members, of rankings `(M, B)` the best of the first, the best left of the second, and so on."""
+    orders = [iter(order) for order in np.argsort(-ranking, axis=1, kind="stable").tolist()]
+    taken: dict[int, None] = {}
+    for turn in range(ranking.shape[1]):
+        taken[next(i for i in orders[turn % len(orders)] if i not in taken)] = None
+    return list(taken)
 
 
 class _Decoder:
