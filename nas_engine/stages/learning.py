@@ -66,17 +66,20 @@ def sample(context: Context) -> Summary:
     They are random ones, or what a segment-wise search or NAO's rounds ask for.
     """
     from ..tuning import MemberJob, score_members
-    from .rounds import sample_rounds
-    from .segmenting import sample_segments
+    from .asking import answer
+    from .rounds import nao_rounds
+    from .segmenting import segment_search
 
     settings = context.config.sample
     record = Record(context.path("sample", "scores.jsonl"))
     if settings.strategy == "segments":
-        search = sample_segments(context, record)
-        return _sampled(context, record, f" in {len(search.segments)} segments") if search else {}
+        search = segment_search(context)
+        done = answer(context, record, search, context.path("sample", "segments.json"))
+        return _sampled(context, record, f" in {len(search.segments)} segments") if done else {}
     if settings.strategy == "nao":
-        rounds = sample_rounds(context, record)
-        return _sampled(context, record, f" in {len(rounds.sizes)} rounds") if rounds else {}
+        rounds = nao_rounds(context)
+        done = answer(context, record, rounds, context.path("sample", "rounds.json"))
+        return _sampled(context, record, f" in {len(rounds.sizes)} rounds") if done else {}
     scored = {row["code"] for row in record.rows}
     members = draw(context.space, settings.architectures, context.rng("sample"))
     if len(members) > settings.architectures:
