@@ -156,5 +156,5 @@ def _gcn(settings: SamplerSettings) -> BaseSampler:
 
 @samplers.register("gp")
 def _gp(settings: SamplerSettings) -> BaseSampler:
-    """Expected improvement under a Gaussian process on graph features: a tenth of the time of `gcn`."""
+    """Expected improvement under a Gaussian process on graph features: a third of the time of `gcn`."""
     return _of(settings, None)
