@@ -20,7 +20,7 @@ from ..config import Config, Data, Optimizer
 from ..data import TEXT_SOURCES, Augment, Splits, load_data, load_text
 from ..evaluate import judge
 from ..files import read_torch
-from .loop import train
+from .loop import Epoch, finished_epochs, noted, train
 from .programs import NetworkProgram
 
 
@@ -81,17 +81,23 @@ def candidate_of(config: Config, space: SearchSpace, code: str, trial: int, dire
 
 
 def train_candidate(request: Candidate) -> Iterator[CandidateResult]:
-    """Train, yielding each epoch that the checkpoint does not hold yet.
+    """Train, yielding every epoch; those that the checkpoint holds come first, the last of them measured again.
+
+    An epoch is on the disk before it is yielded, and the next one may be before anybody has acted on it, so a search
+    that was killed has not heard of all that a checkpoint holds.
 
     Raises:
         DivergedError: the loss is no longer a number.
         DataError: the data cannot be read.
     """
     torch.set_num_threads(request.threads)
+    found = _found(request) if request.checkpoint.exists() else []
+    yield from found
     data = shared_data(request.data, request.seed, request.device)
     space = make_space(request.space, request.parameters)
     torch.manual_seed(request.trial_seed)
     network = initial_network(space, request.code, request.supernet)
+    results = [result.model_dump() for result in found]
     epochs = train(
         NetworkProgram(network, request.optimizer.label_smoothing),
         data,
@@ -100,17 +106,33 @@ def train_candidate(request: Candidate) -> Iterator[CandidateResult]:
         seed=request.trial_seed,
         augment=augmentation(request.data, data),
         checkpoint=request.checkpoint,
+        notes=results,
         device=request.device,
     )
     for epoch in epochs:
-        measured = judge(network, data, data.validation, device=request.device)
-        yield CandidateResult(
-            epoch=epoch.epoch,
-            accuracy=measured.accuracy,
-            loss=measured.loss,
-            train_loss=epoch.loss,
-            seconds=epoch.seconds,
-        )
+        result = _measured(network, data, epoch, request.device)
+        results.append(result.model_dump())
+        yield result
+
+
+def _found(request: Candidate) -> list[CandidateResult]:
+    """Results of the epochs that a checkpoint holds: those noted in it, and its last one measured again."""
+    network, _ = load_candidate(make_space(request.space, request.parameters), request.code, request.checkpoint)
+    network = network.to(request.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    data = shared_data(request.data, request.seed, request.device)
+    last = _measured(network, data, finished_epochs(request.checkpoint)[-1], request.device)
+    return [*(CandidateResult(**note) for note in noted(request.checkpoint)), last]
+
+
+def _measured(network: Network, data: Splits, epoch: Epoch, device: str) -> CandidateResult:
+    measured = judge(network, data, data.validation, device=device)
+    return CandidateResult(
+        epoch=epoch.epoch,
+        accuracy=measured.accuracy,
+        loss=measured.loss,
+        train_loss=epoch.loss,
+        seconds=epoch.seconds,
+    )
 
 
 def load_candidate(space: SearchSpace, code: str, checkpoint: Path) -> tuple[Network, int]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -60,11 +60,14 @@ def train(
     seed: int,
     augment: Augment | None = None,
     checkpoint: Path | None = None,
+    notes: Sequence[dict[str, Any]] = (),
     device: str = "cpu",
 ) -> Iterator[Epoch]:
     """Train on `data.train`, yielding each epoch; epochs found in the checkpoint are not repeated or yielded.
 
     Modules with a state carry it from batch to batch, and begin each epoch afresh.
+
+    `notes` are plain values of the caller's; a checkpoint keeps them as they are at the end of its epoch, see `noted`.
 
     The module is left in the state of the last epoch yielded (or found), on `device`, in training mode.
 
@@ -90,7 +93,7 @@ def train(
         finished = Epoch(epoch + 1, loss, time.perf_counter() - started)
         if checkpoint is not None:
             history.append(finished)
-            state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
+            state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "notes": list(notes)}
             write_torch(checkpoint, {**state, "history": [asdict(e) for e in history]})
         yield finished
 
@@ -145,6 +148,11 @@ def resume(module: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
     return [Epoch(**e) for e in state["history"]]
+
+
+def noted(checkpoint: Path) -> list[dict[str, Any]]:
+    """What the caller of `train` had noted when the checkpoint was written."""
+    return list(read_torch(checkpoint)["notes"])
 
 
 def finished_epochs(checkpoint: Path) -> list[Epoch]:

@@ -7,33 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from search_spaces import make_space
-
-from ..evaluate import judge
 from ..files import WriteError
 from ..remote import NodeFiles, node_files
-from ..train import Candidate, CandidateResult, finished_epochs, load_candidate, train_candidate
-from ..train.candidate import shared_data
+from ..train import Candidate, CandidateResult, finished_epochs, train_candidate
 from ..train.loop import DivergedError
 
 _LONGEST_ERROR = 300
 
 
 def epochs_of(request: Candidate) -> Iterator[CandidateResult]:
-    """The epochs of a candidate. One that its checkpoint ends with is measured again and comes first.
-
-    An epoch is on the disk before it is reported, so a process may be lost between the two.
+    """The epochs of a candidate, those of its checkpoint first.
 
     Raises:
         DivergedError: the loss, in training or on validation images, is no longer a number.
     """
-    torch.set_num_threads(request.threads)
-    if request.checkpoint.exists():
-        yield _checked(_last_epoch(request))
-    for result in train_candidate(request):
-        yield _checked(result)
+    return map(_checked, train_candidate(request))
 
 
 def _checked(result: CandidateResult) -> CandidateResult:
@@ -42,18 +30,6 @@ def _checked(result: CandidateResult) -> CandidateResult:
             f"the validation loss became {result.loss} in epoch {result.epoch}; lower the learning rate"
         )
     return result
-
-
-def _last_epoch(request: Candidate) -> CandidateResult:
-    """The epoch a checkpoint ends with, measured as `train_candidate` measured it."""
-    last = finished_epochs(request.checkpoint)[-1]
-    network, _ = load_candidate(make_space(request.space, request.parameters), request.code, request.checkpoint)
-    network = network.to(request.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    data = shared_data(request.data, request.seed, request.device)
-    measured = judge(network, data, data.validation, device=request.device)
-    return CandidateResult(
-        epoch=last.epoch, accuracy=measured.accuracy, loss=measured.loss, train_loss=last.loss, seconds=last.seconds
-    )
 
 
 def tune_trial(config: dict[str, Any]) -> None:

@@ -54,6 +54,17 @@ def real(job: SearchJob) -> Callable[[Trial], Iterator[dict[str, Any]]]:
     return train
 
 
+def test_a_checkpoint_that_is_ahead_of_the_record_brings_all_its_epochs(job: Jobs) -> None:
+    """A search that was killed may have heard of the first epoch only while the third was on the disk."""
+    made = job(**SETTINGS)
+    trial = Trial(0, 0, next(made.space.enumerate()).code, {})
+    epochs = real(made)(trial)
+    ahead = [next(epochs) for _ in range(3)]
+    again = list(real(made)(trial))
+    assert again[:3] == ahead
+    assert [result["epoch"] for result in again] == list(range(1, SETTINGS["epochs"] + 1))
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, space: SearchSpace) -> bytes:
     """The record of the search in this process, without Ray."""
