@@ -170,9 +170,13 @@ def test_to_pyg(encoder: Encoder) -> None:
 
 
 def test_encoding_is_quick() -> None:
-    """About 12 us a mobile sketch of 13 nodes; the bound leaves room for a busy machine."""
-    encoder, graphs = Encoder(space_of("mobile")), drawn(space_of("mobile"), 1000)
+    """Reading a graph again takes less than building it (about 12 us against 120 for a mobile sketch of 13 nodes)."""
+    space, rng = space_of("mobile"), np.random.default_rng(5)
+    encoder = Encoder(space)
+    started = time.process_time()
+    graphs = [space.sketch(space.sample(rng)) for _ in range(1000)]
+    built = time.process_time() - started
     encoder.encode(graphs)
     started = time.process_time()
     encoder.encode(graphs)
-    assert (time.process_time() - started) / len(graphs) < 100e-6
+    assert time.process_time() - started < built
