@@ -87,6 +87,33 @@ class Select(Operator):
         return f"{names[0]}.select({torch_axis(self.axis)}, {self.index})"
 
 
+@register_operator("pick")
+class Pick(Operator):
+    """Entries of an axis by their numbers, in any order; -1 gives zeros.
+
+    Shortcuts that put channels among zeros become this when channels are cut on either side of them.
+    """
+
+    axis: int
+    entries: tuple[int, ...]
+
+    def shape(self, *inputs: Shape) -> Shape:
+        (x,) = inputs
+        axis = inner_axis(self.name, x, self.axis)
+        if not self.entries or not -1 <= min(self.entries) <= max(self.entries) < x[axis]:
+            raise GraphError(f"pick of entries {self.entries} of an axis of {x[axis]}; -1 to {x[axis] - 1} are allowed")
+        return (*x[:axis], len(self.entries), *x[axis + 1 :])
+
+    def expression(self, *names: str) -> str:
+        source = names[0]
+        if min(self.entries) < 0:  # entry -1 is the last one, so zeros are put there
+            axis = torch_axis(self.axis)
+            source = f"torch.cat([{source}, torch.zeros_like({source}.narrow({axis}, 0, 1))], {axis})"
+        before = [":"] * (self.axis + 1) if self.axis >= 0 else ["..."]
+        after = [] if self.axis >= 0 else [":"] * (-self.axis - 1)
+        return f"{source}[{', '.join([*before, str(list(self.entries)), *after])}]"
+
+
 @register_operator("expand")
 class Expand(Operator):
     """Axes of size one repeated to `size` without copying; to the batch of the second input, where there is one."""
