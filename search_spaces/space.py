@@ -179,6 +179,13 @@ class SearchSpace(ABC):
         yield largest
         yield from self.neighbours(largest)
 
+    def slices(self, architecture: Architecture) -> Mapping[str, tuple[np.ndarray | None, ...]]:
+        """What a member uses of shared tensors, where that is not the first channels and the centre of the kernel.
+
+        By the tensor's name in state dicts: sorted indices along each of its leading axes, None for all of an axis.
+        """
+        return {}
+
     # ---- making members ----------------------------------------------------------------------------------
 
     def from_indices(self, indices: Sequence[int]) -> Architecture:

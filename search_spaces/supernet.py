@@ -1,8 +1,8 @@
 """One set of weights for a whole space.
 
 A node's name is its weight slot. The supernet holds each slot once, at its largest over the space; a member
-runs on slices of it: the first channels, the centre of the kernel, the first blocks, the chosen operator
-(the last two by names alone). The executor is the one of standalone networks.
+runs on slices of it: the first channels (or those that the space names), the centre of the kernel, the first blocks, the
+chosen operator (the last two by names alone). The executor is the one of standalone networks.
 """
 
 from __future__ import annotations
@@ -19,24 +19,10 @@ from .errors import SpaceError
 from .graph import Node
 from .modules import Stateful
 from .network import Network, Plan, execute, fetch, function, learned, make_module, place, plan, slot
+from .slices import Kept, corner, cut, leading, part_of
 from .space import Architecture, SearchSpace
 
 _PLANS = 256
-
-
-def cut(tensor: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """The view of `shape` inside a slot: first entries of the two leading axes, the centre of the others."""
-    if tensor.shape == shape:
-        return tensor
-    for axis, (have, want) in enumerate(zip(tensor.shape, shape, strict=True)):
-        start = 0 if axis < 2 else (have - want) // 2
-        tensor = tensor.narrow(axis, start, want)
-    return tensor
-
-
-def corner(tensor: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """The view of the first entries of all axes: the slice of a bare tensor, such as a position embedding."""
-    return tensor[tuple(slice(n) for n in shape)]
 
 
 class Supernet(nn.Module):
@@ -65,7 +51,11 @@ class Supernet(nn.Module):
         steps, shells = self._planned(architecture)
         for shell in shells:
             shell.bind(self.training)
-        return execute(steps, images)
+        logits: Tensor = execute(steps, images)
+        if self.training:
+            for shell in shells:
+                shell.give_back()
+        return logits
 
     def subnet(self, architecture: Architecture) -> Callable[[Tensor], Tensor]:
         """The member as a function of images, running on the shared weights."""
@@ -75,14 +65,21 @@ class Supernet(nn.Module):
         """A standalone copy of the member, with its slice of weights and batch-norm statistics."""
         weight = next(self.parameters())
         network = Network(self.space.graph(architecture)).to(weight.device, weight.dtype)
-        state = self.state_dict()
+        state, named = self.state_dict(), self.space.slices(architecture)
         network.load_state_dict(
-            {k: self.slice_of(k, state[k], v.shape).clone() for k, v in network.state_dict().items()}
+            {k: self.slice_of(k, state[k], v.shape, named.get(k)).clone() for k, v in network.state_dict().items()}
         )
         return network.train(self.training)
 
-    def slice_of(self, name: str, tensor: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
-        """The view of the slot called `name`, or of its gradient, that a member with a tensor of `shape` uses."""
+    def slice_of(
+        self, name: str, tensor: Tensor, shape: torch.Size | tuple[int, ...], kept: Kept | None = None
+    ) -> Tensor:
+        """The part of the slot called `name`, or of its gradient, that a member with a tensor of `shape` uses.
+
+        `kept` is what the space says of this tensor, see `SearchSpace.slices`.
+        """
+        if kept is not None:
+            return part_of(tensor, kept)
         return corner(tensor, shape) if name in self._bare else cut(tensor, shape)
 
     def recalibrate(self, architecture: Architecture, batches: Iterable[Tensor]) -> None:
@@ -92,6 +89,7 @@ class Supernet(nn.Module):
             if isinstance(shell.module, nn.modules.batchnorm._BatchNorm):
                 shell.bind(True)
                 shell.module.reset_running_stats()
+                shell.give_back()
                 norms.append(shell.module)
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
@@ -119,31 +117,36 @@ class Supernet(nn.Module):
             raise SpaceError(f"architecture of space {architecture.space!r}; this supernet is of {self.space.name!r}")
         if architecture not in self._plans:
             used: list[_Shell] = []
-            self._plans[architecture] = plan(self.space.graph(architecture), lambda node: self._call(node, used)), used
+            named = self.space.slices(architecture)
+            graph = self.space.graph(architecture)
+            self._plans[architecture] = plan(graph, lambda node: self._call(node, used, named)), used
             while len(self._plans) > _PLANS:
                 self._plans.popitem(last=False)
         self._plans.move_to_end(architecture)
         return self._plans[architecture]
 
-    def _call(self, node: Node, used: list[_Shell]) -> Callable[..., Any]:
+    def _call(self, node: Node, used: list[_Shell], named: Mapping[str, Kept]) -> Callable[..., Any]:
         operator = node.signature.operator
         if operator.parameter() is not None:
-            return self._tensor(node)
+            return self._tensor(node, named.get(node.name))
         if node.signature.pure:
             names = [f"x{i}" for i in range(len(node.inputs))]
             return function(operator.expression(*names) or "", len(names))
-        key = slot(node), node.signature
+        path = slot(node)
+        kept = {name[len(path) + 1 :]: k for name, k in named.items() if name.rpartition(".")[0] == path}
+        told = tuple((n, *(None if i is None else i.tobytes() for i in k)) for n, k in sorted(kept.items()))
+        key = path, node.signature, told
         if key not in self._shells:
-            self._shells[key] = _Shell(self, node)
+            self._shells[key] = _Shell(self, node, kept)
         used.append(self._shells[key])
         return self._shells[key].module
 
-    def _tensor(self, node: Node) -> Callable[[], Tensor]:
+    def _tensor(self, node: Node, kept: Kept | None) -> Callable[[], Tensor]:
         """A reader of a bare tensor's slice: the first entries of all its axes, as it has no kernel."""
         with torch.device("meta"):
             ((_, thing),) = learned(node)
         read, shape = fetch(self, node.name), _tensor_shapes(node.name, thing)[node.name]
-        return lambda: corner(read(), shape)
+        return lambda: corner(read(), shape) if kept is None else part_of(read(), kept)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shells": {}, "_plans": OrderedDict()}
@@ -152,7 +155,7 @@ class Supernet(nn.Module):
 class _Shell:
     """A module of a member's own size whose tensors are slices of the supernet's slot."""
 
-    def __init__(self, supernet: Supernet, node: Node) -> None:
+    def __init__(self, supernet: Supernet, node: Node, kept: Mapping[str, Kept]) -> None:
         self.path = slot(node)
         with torch.device("meta"):
             module = make_module(node)
@@ -167,6 +170,9 @@ class _Shell:
             module.memory = self._slot.memory
         self._shapes = {**_shapes(module._parameters), **_shapes(module._buffers)}
         self.parameters = tuple(_shapes(module._parameters))
+        self._kept = {name: kept[name] for name in self._shapes if name in kept}
+        copied = {n for n, k in self._kept.items() if not all(i is None or leading(i) for i in k)}
+        self._returned = tuple(copied & set(_shapes(module._buffers)))
         for name in self._shapes:  # plain attributes from here on, so that slices can be bound
             delattr(module, name)
 
@@ -174,8 +180,16 @@ class _Shell:
         """Bind fresh slices; slices of an earlier step belong to an autograd graph that is gone."""
         attributes = self.module.__dict__
         for name, shape in self._shapes.items():
-            attributes[name] = cut(getattr(self._slot, name), shape)
+            tensor = getattr(self._slot, name)
+            attributes[name] = part_of(tensor, self._kept[name]) if name in self._kept else cut(tensor, shape)
         self.module.training = training
+
+    def give_back(self) -> None:
+        """Write buffers that were bound as copies (running statistics of picked channels) to the slot."""
+        for name in self._returned:
+            (indices,) = self._kept[name]
+            place = torch.from_numpy(indices).to(self.module.__dict__[name].device)
+            getattr(self._slot, name).index_copy_(0, place, self.module.__dict__[name])
 
 
 def _shapes(tensors: Mapping[str, Tensor | None]) -> dict[str, torch.Size]:

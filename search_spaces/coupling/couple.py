@@ -162,9 +162,7 @@ def _names(makers: list[str]) -> list[str]:
     return [m if makers.count(m) == 1 else f"{m}#{makers[:i].count(m)}" for i, m in enumerate(makers)]
 
 
-def _frozen(
-    flow: Flow, component: np.ndarray, units: np.ndarray, reasons: dict[int, str]
-) -> tuple[Frozen, ...]:
+def _frozen(flow: Flow, component: np.ndarray, units: np.ndarray, reasons: dict[int, str]) -> tuple[Frozen, ...]:
     """Channels of each maker that are in no unit, with the reason of the first."""
     found = []
     for name, atoms in flow.makers.items():

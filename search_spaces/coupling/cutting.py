@@ -1,7 +1,7 @@
 """Graphs of networks that are not built: what is left of a graph when units and blocks are gone.
 
-Each node is rewritten by itself from what is kept along its axes, and remembered by that: the next cut that leaves it the
-same costs a look-up, so a space of cuts is costed as fast as any other.
+Each node is rewritten by itself from what is kept along its axes, and remembered by that: the next cut that leaves it
+the same costs a look-up, so a space of cuts is costed as fast as any other.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from ..errors import GraphError, SpaceError, did_you_mean
 from ..graph import Graph, Node, Shape, Signature
 from ..network import slot
 from ..operators.base import make_operator
+from ..slices import Kept
 from .units import NONE, Block, Coupling
-
-Kept = tuple[np.ndarray | None, ...]
 
 
 def cut(coupling: Coupling, keep: np.ndarray, without: Collection[str] = ()) -> Graph:
@@ -200,15 +199,11 @@ def _embedding(
     return node.operator, {**attributes, "features": shape[-1]}
 
 
-def _prelu(
-    node: Node, attributes: dict[str, Any], before: Kept, out: Kept, shape: Shape
-) -> tuple[str, dict[str, Any]]:
+def _prelu(node: Node, attributes: dict[str, Any], before: Kept, out: Kept, shape: Shape) -> tuple[str, dict[str, Any]]:
     return node.operator, {"slopes": shape[0] if attributes["slopes"] > 1 else 1}
 
 
-def _again(
-    node: Node, attributes: dict[str, Any], before: Kept, out: Kept, shape: Shape
-) -> tuple[str, dict[str, Any]]:
+def _again(node: Node, attributes: dict[str, Any], before: Kept, out: Kept, shape: Shape) -> tuple[str, dict[str, Any]]:
     kind = attributes["kind"]
     inner = Node(slot(node), Signature.of(make_operator(kind, dict(attributes["settings"])), node.signature.inputs))
     settings = inner.attributes
@@ -219,8 +214,8 @@ def _again(
 
 def _entries(node: Node, before: Kept, out: Kept, axis: int, sources: np.ndarray) -> tuple[str, dict[str, Any]]:
     """The cut of a node whose output entry `i` along an axis is input entry `sources[i]`, or zero where that is -1."""
-    if before and before[axis] is not None:
-        old = before[axis]
+    old = before[axis] if before else None
+    if old is not None:
         place = np.full(node.signature.inputs[0][axis], -1)
         place[old] = np.arange(len(old))
         count = len(old)
@@ -246,9 +241,7 @@ def picked(axis: int, entries: np.ndarray, count: int, rank: int) -> tuple[str, 
     return "pick", {"axis": axis, "entries": tuple(entries.tolist())}
 
 
-def _slice(
-    node: Node, attributes: dict[str, Any], before: Kept, out: Kept, shape: Shape
-) -> tuple[str, dict[str, Any]]:
+def _slice(node: Node, attributes: dict[str, Any], before: Kept, out: Kept, shape: Shape) -> tuple[str, dict[str, Any]]:
     axis = attributes["axis"] % len(node.shape)
     if not before or before[axis] is None:
         return node.operator, attributes
@@ -256,9 +249,7 @@ def _slice(
     return _entries(node, before, out, axis, sources)
 
 
-def _pick(
-    node: Node, attributes: dict[str, Any], before: Kept, out: Kept, shape: Shape
-) -> tuple[str, dict[str, Any]]:
+def _pick(node: Node, attributes: dict[str, Any], before: Kept, out: Kept, shape: Shape) -> tuple[str, dict[str, Any]]:
     return _entries(node, before, out, attributes["axis"] % len(node.shape), np.array(attributes["entries"]))
 
 
@@ -271,9 +262,7 @@ def _select(
     return node.operator, {**attributes, "axis": axis}
 
 
-def _pad(
-    node: Node, attributes: dict[str, Any], before: Kept, out: Kept, shape: Shape
-) -> tuple[str, dict[str, Any]]:
+def _pad(node: Node, attributes: dict[str, Any], before: Kept, out: Kept, shape: Shape) -> tuple[str, dict[str, Any]]:
     """A border around channels may become other borders; borders of the other axes stay in either case."""
     rank, padding = len(node.shape), attributes["padding"]
     borders = [(padding[2 * i], padding[2 * i + 1]) for i in range(len(padding) // 2)]

@@ -1,7 +1,7 @@
 """A network whose units and blocks can be dimmed: what criteria and masks look through.
 
-Each place that reads units multiplies them by their gates. At 1 nothing happens, at 0 the network is exactly the one that
-is left after cutting, and the derivative by a gate is the unit's first-order importance.
+Each place that reads units multiplies them by their gates. At 1 nothing happens, at 0 the network is exactly the one
+that is left after cutting, and the derivative by a gate is the unit's first-order importance.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..network import Network
-from .cutting import Kept, cut, kept_along
+from ..slices import Kept, part_of
+from .cutting import cut, kept_along
 from .units import Coupling
 
 
@@ -44,7 +45,11 @@ class Surgery:
 
 
 def operate(
-    network: Network, coupling: Coupling, keep: np.ndarray, without: Collection[str] = (), source: nn.Module | None = None
+    network: Network,
+    coupling: Coupling,
+    keep: np.ndarray,
+    without: Collection[str] = (),
+    source: nn.Module | None = None,
 ) -> Surgery:
     """Cut a network: only the kept units are left of it, and the blocks of these names are gone.
 
@@ -68,11 +73,3 @@ def operate(
         indices[name] = kept + (None,) * (state[name].dim() - len(kept))
     small.load_state_dict({name: part_of(state[name], kept) for name, kept in indices.items()})
     return Surgery(small.to(weight.device, weight.dtype).train(network.training), indices)
-
-
-def part_of(tensor: Tensor, kept: Kept) -> Tensor:
-    """The kept entries of each axis; axes beyond those named are kept whole."""
-    for axis, indices in enumerate(kept):
-        if indices is not None and len(indices) < tensor.shape[axis]:
-            tensor = tensor.index_select(axis, torch.from_numpy(indices).to(tensor.device))
-    return tensor
