@@ -1,14 +1,14 @@
 """One set of weights for a whole space.
 
 A node's name is its weight slot. The supernet holds each slot once, at its largest over the space; a member
-runs on slices of it: the first channels (or those that the space names), the centre of the kernel, the first blocks, the
-chosen operator (the last two by names alone). The executor is the one of standalone networks.
+runs on slices of it: the first channels (or those that the space names), the centre of the kernel, the first blocks,
+the chosen operator (the last two by names alone). The executor is the one of standalone networks.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -117,7 +117,10 @@ class Supernet(nn.Module):
             raise SpaceError(f"architecture of space {architecture.space!r}; this supernet is of {self.space.name!r}")
         if architecture not in self._plans:
             used: list[_Shell] = []
-            named = self.space.slices(architecture)
+            named: dict[str, dict[str, Kept]] = defaultdict(dict)
+            for name, kept in self.space.slices(architecture).items():
+                path, _, last = name.rpartition(".")
+                named[path][last] = kept
             graph = self.space.graph(architecture)
             self._plans[architecture] = plan(graph, lambda node: self._call(node, used, named)), used
             while len(self._plans) > _PLANS:
@@ -125,15 +128,16 @@ class Supernet(nn.Module):
         self._plans.move_to_end(architecture)
         return self._plans[architecture]
 
-    def _call(self, node: Node, used: list[_Shell], named: Mapping[str, Kept]) -> Callable[..., Any]:
+    def _call(self, node: Node, used: list[_Shell], named: dict[str, dict[str, Kept]]) -> Callable[..., Any]:
         operator = node.signature.operator
         if operator.parameter() is not None:
-            return self._tensor(node, named.get(node.name))
+            path, _, name = node.name.rpartition(".")
+            return self._tensor(node, named[path].get(name))
         if node.signature.pure:
             names = [f"x{i}" for i in range(len(node.inputs))]
             return function(operator.expression(*names) or "", len(names))
         path = slot(node)
-        kept = {name[len(path) + 1 :]: k for name, k in named.items() if name.rpartition(".")[0] == path}
+        kept = named[path]
         told = tuple((n, *(None if i is None else i.tobytes() for i in k)) for n, k in sorted(kept.items()))
         key = path, node.signature, told
         if key not in self._shells:

@@ -1,7 +1,7 @@
 """Which channels go together, what is left of a graph when some go, and the smaller network.
 
-`couple` finds units, groups and removable blocks of a graph; `cut` gives the graph of a cut that is not built, `operate`
-the network; `Gated` runs the uncut network as if it were cut, or nearly.
+`couple` finds units, groups and removable blocks of a graph; `cut` gives the graph of a cut that is not built,
+`operate` the network; `Gated` runs the uncut network as if it were cut, or nearly.
 """
 
 from .couple import couple

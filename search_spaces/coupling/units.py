@@ -1,8 +1,8 @@
 """What can be cut out of a network: units, the groups they form, the places they are read, and whole blocks.
 
 A unit is a set of channels that only go together: a channel of a convolution with its batch norm, or the same channel
-of everything that is added to one residual stream, or an attention head. Units that lie in the same tensors form a group,
-so the number of units kept of each group says how large the network becomes.
+of everything that is added to one residual stream, or an attention head. Units that lie in the same tensors form a
+group, so the number of units kept of each group says how large the network becomes.
 """
 
 from __future__ import annotations
