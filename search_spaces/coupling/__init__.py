@@ -7,6 +7,7 @@
 from .couple import couple
 from .cutting import cut
 from .gated import Gated
+from .loosening import loosen
 from .surgery import Surgery, operate
 from .units import NONE, Block, Coupling, Edge, Frozen, Group
 
@@ -21,5 +22,6 @@ __all__ = [
     "Surgery",
     "couple",
     "cut",
+    "loosen",
     "operate",
 ]

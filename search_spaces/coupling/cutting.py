@@ -74,30 +74,33 @@ class Cutter:
         nodes: list[Node] = []
         made: dict[str, Node] = {}
         for name, rewriter in self._nodes.items():
-            if name in gone:
+            if name in gone or name in alias:
                 continue
-            inputs = tuple(alias.get(i, i) for i in rewriter.node.inputs) if alias else rewriter.node.inputs
-            if name in alias:
-                continue
+            inputs = tuple(_followed(i, alias) for i in rewriter.node.inputs) if alias else rewriter.node.inputs
             if alias and _repeated(rewriter.node, made.get(inputs[0]) if inputs else None):
                 alias[name] = inputs[0]
                 continue
             made[name] = node = rewriter(keep, inputs, tuple(shapes[i] for i in inputs))
             shapes[name] = node.shape
             nodes.append(node)
-        graph = Graph(tuple(nodes), tuple(alias.get(o, o) for o in self.coupling.graph.outputs))
+        graph = Graph(tuple(nodes), tuple(_followed(o, alias) for o in self.coupling.graph.outputs))
         return graph.live() if alias else graph
 
     def _removed(self, without: Collection[str]) -> tuple[set[str], dict[str, str]]:
         """Nodes that go with the blocks, and what their sums become."""
         gone: set[str] = set()
         alias: dict[str, str] = {}
-        order = {name: i for i, name in enumerate(self._nodes)}
-        for block in sorted(chosen_blocks(self.coupling, without), key=lambda b: order[b.sum]):
+        for block in chosen_blocks(self.coupling, without):
             gone.update(block.nodes)
-            other = self.coupling.graph[block.sum].inputs[1 - block.branch]
-            alias[block.sum] = alias.get(other, other)
+            alias[block.sum] = self.coupling.graph[block.sum].inputs[1 - block.branch]
         return gone, alias
+
+
+def _followed(name: str, alias: dict[str, str]) -> str:
+    """What stands for a node now."""
+    while name in alias:
+        name = alias[name]
+    return name
 
 
 def _repeated(node: Node, source: Node | None) -> bool:
@@ -228,6 +231,8 @@ def _entries(node: Node, before: Kept, out: Kept, axis: int, sources: np.ndarray
 
 def picked(axis: int, entries: np.ndarray, count: int, rank: int) -> tuple[str, dict[str, Any]]:
     """The simplest operator that gives these entries of an axis of `count`, zeros where an entry is -1."""
+    if np.array_equal(entries, np.arange(count)):
+        return "identity", {}
     inner = np.flatnonzero(entries >= 0)
     if len(inner):
         first, last = inner[0], inner[-1]

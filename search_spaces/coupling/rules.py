@@ -275,13 +275,9 @@ def _select(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
 
 @rule("pick")
 def _pick(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
-    """Entries of an axis; where there are zeros among them they are read like those of a border."""
-    axis, entries = node.attributes["axis"] % inputs[0].ndim, np.array(node.attributes["entries"])
-    if inputs[0].shape[axis] == 1:
-        return inputs[0]
-    if (entries < 0).any():
-        return _border(flow, node, axis)
-    return inputs[0].take(entries, axis)
+    """Entries of an axis: what is picked may go where its source stays, and the other way round."""
+    axis = node.attributes["axis"] % inputs[0].ndim
+    return inputs[0] if inputs[0].shape[axis] == 1 else _border(flow, node, axis)
 
 
 @rule("expand")
