@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,11 +19,12 @@ from .augment import default_augment
 from .checks import check_classes, check_images, check_labels, check_test
 from .containers import DataSplits, ImageSet
 from .named import find_name
+from .normalisation import normalisation
 from .sources import SOURCES, TEXT_SOURCES, RawImages, Request
 from .splits import CHUNK, channel_statistics, fingerprint, require_per_class, stratified
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 TEST_FRACTION = 0.2  # where a source has no test part
 TEST_KEY, LIMIT_KEY, VALIDATION_KEY = 1, 2, 3  # keep the three draws apart
@@ -37,6 +38,7 @@ def load_data(
     limit: int | None = None,
     root: Path | None = None,
     image_size: int | None = None,
+    normalise: str | Mapping[str, Any] = "data",
 ) -> DataSplits:
     """Loads a data set and splits it.
 
@@ -49,6 +51,8 @@ def load_data(
             stays whole.
         root: folder of downloaded sets; None for the user's cache directory.
         image_size: resize all images to a square of this side in pixels.
+        normalise: "data" for the statistics of the training images; else what a trained network expects, by name or as
+            mean and std; see `normalisation`.
 
     Raises:
         ConfigError: an argument out of its range.
@@ -63,7 +67,7 @@ def load_data(
     raw, classes = _checked(raw, image_size)
     raw = _with_test(raw, classes)
     raw = _limited(raw, classes, limit, seed)
-    return _split(raw, classes, source, validation, seed)
+    return _normalised(_split(raw, classes, source, validation, seed), normalise)
 
 
 def _check_arguments(validation: float, seed: int, limit: int | None, image_size: int | None) -> None:
@@ -212,6 +216,11 @@ def _split(raw: RawImages, classes: tuple[str, ...], source: str, validation: fl
         description=_describe(raw, classes, train, held_out, test, seed),
         source=source,
     )
+
+
+def _normalised(data: DataSplits, asked: str | Mapping[str, Any]) -> DataSplits:
+    mean, std = normalisation(asked, data.input_shape[0], (data.mean, data.std))
+    return replace(data, mean=mean, std=std)
 
 
 def _image_set(images: np.ndarray, labels: np.ndarray) -> ImageSet:
