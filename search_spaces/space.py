@@ -115,10 +115,13 @@ class SearchSpace(ABC):
         input_shape: `(C, H, W)` of one image, or what `input_axes` names.
         classes: number of classes; of texts, the size of the vocabulary.
         input_axes: names of the axes of `input_shape`.
+        pretrained: whether the shared weights are those of a trained network, see `Pruned`; then a run need not train
+            them.
     """
 
     name: ClassVar[str] = ""
     input_axes: ClassVar[tuple[str, ...]] = ("channels", "height", "width")
+    pretrained: ClassVar[bool] = False
     input_shape: Shape
     classes: int
 
@@ -178,6 +181,11 @@ class SearchSpace(ABC):
         largest = self.from_indices([len(c.options) - 1 for c in self.choices])
         yield largest
         yield from self.neighbours(largest)
+
+    @property
+    def reference(self) -> Architecture | None:
+        """The member that bounds such as `latency_ms <= 0.5x` are relative to; None where none stands out."""
+        return None
 
     def slices(self, architecture: Architecture) -> Mapping[str, tuple[np.ndarray | None, ...]]:
         """What a member uses of shared tensors, where that is not the first channels and the centre of the kernel.
