@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -55,6 +56,18 @@ class Flow:
     fixed: list[tuple[np.ndarray, str, str]] = field(default_factory=list)
     slots: dict[str, tuple[Labels, Labels]] = field(default_factory=dict)
     count: int = 1
+
+    @cached_property
+    def computed(self) -> set[str]:
+        """Names of all nodes that weights given to operators as inputs are computed from."""
+        waiting = [i for n in self.graph.nodes if n.operator.startswith("functional_") for i in n.inputs[1:]]
+        found: set[str] = set()
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting.extend(self.graph[name].inputs)
+        return found
 
     def fresh(self, *shape: int) -> Labels:
         """New atoms in an array."""

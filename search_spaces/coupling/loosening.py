@@ -12,9 +12,9 @@ from .blocks import find_blocks
 def loosen(graph: Graph, sums: Collection[str]) -> Graph:
     """The same network with shortcuts that pick channels, so that a sum's channels need not be those it started from.
 
-    A channel of the shortcut that the sum does not have is dropped, one that only the sum has is zero there. This is how
-    CHIP and others cut the stem of a residual network and its first stage by different shares; the price is a copy of
-    the picked channels.
+    A channel of the shortcut that the sum does not have is dropped, one that only the sum has is zero there. This is
+    how CHIP and others cut the stem of a residual network and its first stage by different shares; the price is a copy
+    of the picked channels.
 
     Args:
         sums: names of nodes that add a residual branch.

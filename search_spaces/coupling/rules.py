@@ -27,8 +27,13 @@ def _uncuttable(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
 
 @rule("parameter", "buffer")
 def _tensor(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
-    """An atom for each number; the first axis, which counts as the batch, is kept apart."""
+    """An atom for each number; the first axis, which counts as the batch, is kept apart.
+
+    Weights that the network computes before it uses them (standardised ones, say) are not cut.
+    """
     size = node.attributes["size"]
+    if node.name in flow.computed:
+        return fixed(node)
     labels = flow.fresh(*size)
     flow.bare[node.name] = labels
     if size[0] == 1:
@@ -223,9 +228,13 @@ def _matmul(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
 
 @rule("scaled_dot_product_attention")
 def _attention(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
-    for mask in inputs[3:]:
-        flow.fix(mask, node, "it is a mask of attention")
-    return _by_head(flow, node, inputs[:3])
+    labels = _by_head(flow, node, inputs[:3])
+    for mask, shape in zip(inputs[3:], node.signature.inputs[3:], strict=True):
+        if any(n > 1 for n in shape[:-2]):  # a mask for each head
+            flow.join(labels, mask)
+        else:
+            flow.fix(mask, node, "it is a mask of attention")
+    return labels
 
 
 def _by_head(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:

@@ -156,7 +156,10 @@ def oracle_places(module: nn.Module, example: Tensor, maker: str, channel: int) 
     return dict(found)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "vgg11_bn", "efficientnet_b0"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "mobilenet_v2", "vgg11_bn", "efficientnet_b0", pytest.param("densenet121", marks=pytest.mark.slow)],
+)
 def test_groups_are_those_of_torch_pruning(name: str, made: Made) -> None:
     torchvision = pytest.importorskip("torchvision")
     torch.manual_seed(0)
@@ -167,3 +170,21 @@ def test_groups_are_those_of_torch_pruning(name: str, made: Made) -> None:
         unit = int(group.units[len(group) // 2])
         channel = int(np.flatnonzero(coupling.tensors[f"{group.makers[0]}.weight"][0] == unit)[0])
         assert places(coupling, unit) == oracle_places(module, example, group.makers[0], channel), group.name
+
+
+def test_a_bias_for_each_head_keeps_the_heads(made: Made) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    vit = timm.create_model("tiny_vit_5m_224", num_classes=3)
+    graph = trace(vit.eval(), torch.zeros(2, 3, 224, 224))
+    heads = {n.inputs[0] for n in graph.nodes if n.operator == "scaled_dot_product_attention"}
+    coupling = couple(graph)
+    assert heads
+    assert not any(v is not None for name in heads for v in coupling.values[name])
+
+
+def test_standardised_weights_are_not_taken_apart(made: Made) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    coupling = couple(trace(timm.create_model("nfnet_l0", num_classes=3).eval(), torch.zeros(2, 3, 64, 64)))
+    assert not any(name.endswith(".gain") for name in coupling.tensors)

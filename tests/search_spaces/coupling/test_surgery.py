@@ -60,7 +60,10 @@ def test_pruned_is_masked(name: str, made: Made, dropped: Dropped) -> None:
     assert (whole - masked).norm() > 1e-3 * masked.norm()  # the cut is seen
     assert surgery.network.graph.cost.macs < 0.8 * network.graph.cost.macs
     traced = trace(surgery.network, images)  # an ordinary module: what it is can be read off it again
-    assert (traced.cost.macs, traced.cost.params) == (surgery.network.graph.cost.macs, surgery.network.graph.cost.params)
+    assert (traced.cost.macs, traced.cost.params) == (
+        surgery.network.graph.cost.macs,
+        surgery.network.graph.cost.params,
+    )
 
 
 def test_every_layer_of_a_narrow_net_is_needed(made: Made) -> None:
@@ -137,7 +140,8 @@ def test_a_loosened_sum_has_channels_of_its_own(made: Made) -> None:
     network, tight = made(models["resnet20"](), torch.zeros(2, 3, 32, 32))
     coupling = couple(loosen(network.graph, ["layer1.0.add"]))
     groups = {group.name: group for group in coupling.groups}
-    assert {"conv1", "layer1.0.conv2"} <= set(groups) and "layer1.0.conv2" not in {g.name for g in tight.groups}
+    assert {"conv1", "layer1.0.conv2"} <= set(groups)
+    assert "layer1.0.conv2" not in {g.name for g in tight.groups}
     keep = coupling.all()
     keep[groups["layer1.0.conv2"].units[[1, 5, 7]]] = False
     loose = Network(coupling.graph).eval()
