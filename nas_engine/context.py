@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search_spaces import SearchSpace, make_space
+from search_spaces.errors import ConfigError
 
 from .config import Config
 from .files import Progress
@@ -53,6 +54,11 @@ class Context:
         shape = {"input_shape": self.data.input_shape, "classes": len(self.data.classes)}
         return make_space(self.config.space.name, {**shape, **self.config.space.parameters})
 
+    @property
+    def resolved(self) -> Config:
+        """The configuration with relative bounds in units, once the device stage knows what they are relative to."""
+        return self.config.resolved((self.directory.done("device") or {}).get("reference") or {})
+
     @cached_property
     def latency(self) -> LatencyModel:
         """The run's latency model, once the device stage has written it."""
@@ -79,13 +85,22 @@ class Context:
         """Make what later stages look up by name, so that a typing mistake costs seconds and not a trained supernet.
 
         Raises:
-            EngineError: an unknown space, predictor, sampler or export format, or a setting that one does not take.
+            EngineError: an unknown space, predictor, sampler or export format, or a setting that one does not take; a
+                bound relative to nothing; weights that do not fit.
         """
         from predictors import make_predictor
 
         from .export import exporters
         from .tuning import samplers
 
+        if self.space.reference is None:
+            self.config.resolved({})
+        if self.space.pretrained:
+            from .stages.inheriting import check_inheritance
+
+            check_inheritance(self)
+        else:
+            self._check_untrained()
         predictor = self.config.predictor
         make_predictor(predictor.name, self.space, **{"seed": self.config.seed, **predictor.settings})
         if self.config.sample.strategy == "segments" and self.config.sample.segments.cost != "latency_ms":
@@ -95,6 +110,14 @@ class Context:
         _ = samplers[self.config.search.sampler]
         for name in self.config.export.formats:
             _ = exporters[name]
+
+    def _check_untrained(self) -> None:
+        """What makes sense only for a space that brings trained weights."""
+        space, config = self.config.space.name, self.config
+        if config.supernet.epochs == 0:
+            raise ConfigError(f"space {space!r} has no weights to begin with; give supernet.epochs 1 or more")
+        if config.search.distill:
+            raise ConfigError(f"space {space!r} has no trained network to learn from; leave search.distill out")
 
     def trial_path(self, trial: int) -> Path:
         """The checkpoint of one candidate."""

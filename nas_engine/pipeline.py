@@ -42,8 +42,10 @@ class Stage:
     enough: Callable[[Config, Summary], bool] = lambda config, done: True
 
 
-def _cost_bounds(config: Config) -> list[str]:
-    return [str(b) for b in config.bounds if b.metric != "accuracy"]
+def _same_bounds(config: Config, done: Summary) -> bool:
+    """Whether the device stage has judged the bounds that are asked for now."""
+    asked = [str(b.resolved(done.get("reference") or {})) for b in config.bounds if b.metric != "accuracy"]
+    return [b["bound"] for b in done["profile"]["bounds"]] == asked
 
 
 FLOW: dict[str, Stage] = {
@@ -51,7 +53,7 @@ FLOW: dict[str, Stage] = {
         stages.device,
         ("data", "space", "device", "seed"),
         "measure the device, check the bounds",
-        lambda config, done: [b["bound"] for b in done["profile"]["bounds"]] == _cost_bounds(config),
+        _same_bounds,
     ),
     "supernet": Stage(stages.supernet, ("supernet",), "train the shared weights"),
     "sample": Stage(stages.sample, ("sample",), "score members with the shared weights"),
@@ -153,6 +155,8 @@ def inputs(context: Context, name: str) -> dict[str, Any]:
         chosen[section] = {key: value for key, value in chosen[section].items() if key not in keys}
     if name == "device":
         chosen["data"] = {**chosen["data"], "fingerprint": context.data.fingerprint}
+    if name == "supernet" and context.space.pretrained:
+        chosen["weights"] = stages.fingerprint(dumped["space"].get("weights"))
     if name == "sample" and context.config.sample.strategy == "segments":  # which asks a predictor what to score
         chosen["predictor"] = dumped["predictor"]
     return chosen

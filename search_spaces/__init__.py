@@ -6,7 +6,7 @@ Importing this package does not import torch; `Network`, `Supernet` and `trace` 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import mobile, nasbench201, recurrent  # noqa: F401
+from . import mobile, nasbench201, pruned, recurrent  # noqa: F401
 from .errors import EngineError, GraphError, SpaceError
 from .graph import Graph, GraphBuilder, Node, Signature
 from .operators import (  # noqa: F401

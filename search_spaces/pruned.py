@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -20,9 +21,7 @@ from .space import Architecture, Choice, SearchSpace
 from .spaces import register_space
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from .coupling import Block, Coupling, Group
+    from .coupling import Block, Coupling
     from .network import Network
 
 _GRAPHS = 4096
@@ -62,16 +61,20 @@ class Pruned(SearchSpace):
         multiple: int = 1,
         images: int = 1024,
     ) -> None:
+        from .coupling.order import parts
+
         self.ratios = _checked(ratios)
-        if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
-            raise SpaceError(f"multiple is a number of channels, 1 or more; got {multiple!r}")
-        if isinstance(images, bool) or not isinstance(images, int) or images < 1:
-            raise SpaceError(f"images is a number of training images, 1 or more; got {images!r}")
-        self.model, self.weights = model, weights
+        self.multiple = _whole("multiple", multiple, "channels")
+        self.images = _whole("images", images, "training images")
+        self.model, self.weights = str(model), weights if weights is None else str(weights)
+        if settings is not None and not isinstance(settings, Mapping):
+            raise SpaceError(f"settings of a criterion are a mapping such as {{p: 1}}; got {settings!r}")
         self.criterion, self.settings = criterion, dict(settings or {})
-        self.multiple, self.images = multiple, images
         shape = tuple(int(s) for s in input_shape)
-        self.coupling = _coupled(model, shape, int(classes))
+        if len(shape) != len(self.input_axes):
+            raise SpaceError(f"space 'pruned' cuts networks for images (channels, height, width); the data are {shape}")
+        self.coupling = _coupled(self.model, shape, int(classes))
+        self._parts = parts(self.coupling)
         self.removable = _separate(self.coupling.blocks) if blocks else ()
         choices, self._counts_kept = self._choices()
         if not choices:
@@ -83,7 +86,7 @@ class Pruned(SearchSpace):
         """The choices, and how many units each option of a group keeps."""
         choices = [Choice(_kept_name(block), (False, True)) for block in self.removable]
         counts: dict[str, tuple[int, ...]] = {}
-        for group in self.coupling.groups:
+        for group in self._parts:
             kept = _options(len(group), self.ratios, self.multiple)
             counts[group.name] = tuple(kept)
             if len(kept) > 1:
@@ -104,13 +107,14 @@ class Pruned(SearchSpace):
         yield self.reference
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """A random member; every choice is uniform by itself, but all follow a level of the member's own.
+        """A random member: choices are drawn around a level of its own, one for all widths and one for all blocks.
 
-        With choices that do not know of one another nearly all members would be of medium size: the more choices, the
-        nearer. Here an option's index is binomial, its probability uniform and one for all widths, one for all blocks.
+        With choices that do not know of one another nearly all members would be of one size: the more choices, the
+        nearer. Here an option's index is binomial with a probability from Beta(2, 1), for blocks Beta(3, 1), so sizes
+        spread from the smallest to the whole, and half of the members have about half of its arithmetic or more.
         """
         of_blocks = np.arange(len(self.choices)) < len(self.removable)
-        level = np.where(of_blocks, rng.random(), rng.random())
+        level = np.where(of_blocks, rng.beta(3, 1), rng.beta(2, 1))
         return self.from_indices(rng.binomial(np.array(self._counts) - 1, level).tolist())
 
     def graph(self, architecture: Architecture) -> Graph:
@@ -133,25 +137,33 @@ class Pruned(SearchSpace):
     def _mask(self, indices: Sequence[int]) -> np.ndarray:
         kept = self._most.copy()
         kept[self._chosen] = [counts[i] for counts, i in zip(self._tables, indices[len(self.removable) :], strict=True)]
-        return self._rank < kept[self.coupling.group_of]
+        return self._rank < kept[self._part_of]
 
     @cached_property
     def _most(self) -> np.ndarray:
-        """(groups,) how many units of each group the whole network has."""
-        return np.array([len(group) for group in self.coupling.groups])
+        """(parts,) how many units of each part the whole network has."""
+        return np.array([len(part) for part in self._parts])
 
     @cached_property
     def _rank(self) -> np.ndarray:
-        """(units,) the place of each unit in its group."""
+        """(units,) the place of each unit in its part."""
         rank = np.zeros(self.coupling.count, dtype=np.int64)
-        for group in self.coupling.groups:
-            rank[group.units] = np.arange(len(group))
+        for part in self._parts:
+            rank[part.units] = np.arange(len(part))
         return rank
 
     @cached_property
+    def _part_of(self) -> np.ndarray:
+        """(units,) the position of each unit's part."""
+        found = np.zeros(self.coupling.count, dtype=np.int64)
+        for i, part in enumerate(self._parts):
+            found[part.units] = i
+        return found
+
+    @cached_property
     def _chosen(self) -> np.ndarray:
-        """Positions of the groups that are choices, in the order of the choices."""
-        position = {group.name: i for i, group in enumerate(self.coupling.groups)}
+        """Positions of the parts that are choices, in the order of the choices."""
+        position = {part.name: i for i, part in enumerate(self._parts)}
         return np.array([position[c.name] for c in self.choices[len(self.removable) :]], dtype=np.int64)
 
     @cached_property
@@ -176,6 +188,8 @@ class Pruned(SearchSpace):
         from .models import load_model
         from .network import Network
 
+        if self.weights is None and not _brings_weights(self.model):
+            raise SpaceError(f"model {self.model!r} comes without trained weights; give weights: FILE beside it")
         module = load_model(self.model, input_shape=self.input_shape, classes=self.classes, weights=self.weights)
         state, network = module.state_dict(), Network(self.coupling.graph)
         network.load_state_dict({name: state[name] for name in network.state_dict()})
@@ -195,12 +209,20 @@ def _kept_name(block: Block) -> str:
 
 def _checked(ratios: Sequence[float]) -> tuple[float, ...]:
     """Shares in rising order."""
-    numbers = isinstance(ratios, list | tuple) and all(isinstance(r, int | float) for r in ratios)
+    numbers = isinstance(ratios, list | tuple) and all(
+        isinstance(r, int | float) and not isinstance(r, bool) for r in ratios
+    )
     if not numbers or len({float(r) for r in ratios}) != len(ratios) or not all(0 < r <= 1 for r in ratios):
         raise SpaceError(f"ratios are different shares above 0 and up to 1, such as [0.25, 0.5, 1.0]; got {ratios!r}")
     if 1.0 not in ratios:
         raise SpaceError(f"ratios must hold 1.0, the group as it is; got {list(ratios)}")
     return tuple(sorted(float(r) for r in ratios))
+
+
+def _whole(name: str, value: int, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SpaceError(f"{name} is a number of {what}, 1 or more; got {value!r}")
+    return value
 
 
 def _options(size: int, ratios: Sequence[float], multiple: int) -> dict[int, float]:
@@ -218,6 +240,11 @@ def _options(size: int, ratios: Sequence[float], multiple: int) -> dict[int, flo
 def _separate(blocks: Sequence[Block]) -> tuple[Block, ...]:
     """Blocks that hold no other one: what is inside them can then depend on one choice."""
     return tuple(b for b in blocks if not any(o is not b and set(o.nodes) < set(b.nodes) for o in blocks))
+
+
+def _brings_weights(model: str) -> bool:
+    """Whether a model may be trained as it comes: a user's function or a bundle, but no bare name."""
+    return ".py:" in model or Path(model).is_dir()
 
 
 def _reasons(coupling: Coupling) -> str:

@@ -60,7 +60,7 @@ def parse_config(text: str, path: str | Path, overrides: Iterable[str] = ()) -> 
         raise ConfigError(f"{str(path)!r} holds {type(loaded).__name__}; a mapping of sections is expected")
     data: dict[str, Any] = {"name": name_from(path), **(loaded or {})}
     for override in overrides:
-        _override(data, override)
+        override_in(data, override)
     return make_config(data)
 
 
@@ -80,10 +80,15 @@ def make_config(data: Mapping[str, Any] | Config) -> Config:
     try:
         return Config.model_validate(dict(data))
     except ValidationError as e:
-        raise ConfigError(_message(e)) from None
+        raise ConfigError(in_words(e, Config)) from None
 
 
-def _override(data: dict[str, Any], text: str) -> None:
+def override_in(data: dict[str, Any], text: str) -> None:
+    """Set the value that `a.b=value` names in nested mappings.
+
+    Raises:
+        ConfigError: another form, or a value where a section should be.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r} is not of the form a.b=value")
@@ -104,12 +109,14 @@ def _yaml_problem(error: Exception) -> str:
     return f"line {mark.line + 1}: {problem}" if mark and problem else " ".join(str(error).split())
 
 
-def _message(error: ValidationError) -> str:
+def in_words(error: ValidationError, model: type[BaseModel]) -> str:
+    """What is wrong with a mapping for a model, in one line that names the keys."""
     parts = []
     for item in error.errors():
         where = ".".join(str(p) for p in item["loc"])
         if item["type"] == "extra_forbidden":
-            parts.append(f"unknown key {where!r}: {did_you_mean(str(item['loc'][-1]), _keys_beside(item['loc']))}")
+            near = did_you_mean(str(item["loc"][-1]), _keys_beside(item["loc"], model))
+            parts.append(f"unknown key {where!r}: {near}")
         else:
             text = re.sub(r"a valid dictionary or instance of \w+", "a section of keys", item["msg"])
             text = text.removeprefix("Value error, ")
@@ -118,8 +125,7 @@ def _message(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Config
+def _keys_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     for part in location[:-1]:
         if not is_section(model, str(part)):
             return []

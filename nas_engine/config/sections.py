@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +20,7 @@ from ..remote import working_copy
 from ..store import checked, is_uri, join
 
 COSTS = ("params", "macs", "activation_bytes", "bytes_moved", "latency_ms")
-_BOUND = re.compile(r"^\s*([a-z_]+)\s*(<=|<|>=|>)\s*([0-9.eE+_-]+)\s*$")
+_BOUND = re.compile(r"^\s*([a-z_]+)\s*(<=|<|>=|>)\s*([0-9.eE+_-]+)\s*(x?)\s*(?:\(\s*([0-9.eE+_-]+)\s*x\s*\)\s*)?$")
 _NUMBERS = (int, float, int | None, float | None)
 
 
@@ -40,24 +42,55 @@ class Section(BaseModel):
 
 @dataclass(frozen=True)
 class Bound:
-    """A limit on a cost or on accuracy, as written: `latency_ms <= 2.0`."""
+    """A limit on a cost or on accuracy, as written: `latency_ms <= 2.0`, or `latency_ms <= 0.5x`.
+
+    A relative one is a share of what the space's reference costs, the network before anything is cut from it. Once
+    that is known it is `resolved` and reads `latency_ms <= 1.3 (0.5x)`; before, its value is not a number, which
+    nothing meets.
+
+    Attributes:
+        value: in the unit of the metric.
+        share: of the reference, where the bound is relative.
+    """
 
     metric: str
     operator: str
     value: float
+    share: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Bound:
         match = _BOUND.match(text)
         if match is None:
-            raise ValueError(f"constraint {text!r} is not of the form 'latency_ms <= 2.0'")
-        metric, operator, value = match.groups()
+            raise ValueError(f"constraint {text!r} is not of the form 'latency_ms <= 2.0' or 'latency_ms <= 0.5x'")
+        metric, operator, number, relative, share = match.groups()
         if metric not in (*COSTS, "accuracy"):
             raise ValueError(f"unknown metric {metric!r} in a constraint: {did_you_mean(metric, (*COSTS, 'accuracy'))}")
+        if metric == "accuracy" and (relative or share):
+            raise ValueError(f"constraint {text!r}: only costs can be relative; give accuracy as a number")
         try:
-            return cls(metric, operator, float(value.replace("_", "")))
+            value = float(number.replace("_", ""))
+            part = value if relative else None if share is None else float(share.replace("_", ""))
         except ValueError:
             raise ValueError(f"constraint {text!r} does not end with a number") from None
+        return cls(metric, operator, math.nan if relative else value, part)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is relative to a reference that is not known yet."""
+        return self.share is not None and math.isnan(self.value)
+
+    def resolved(self, reference: Mapping[str, float]) -> Bound:
+        """The bound in the metric's own unit, by the costs of the reference; others stay as they are.
+
+        Raises:
+            ConfigError: it is relative, and the reference has no such cost.
+        """
+        if self.share is None:
+            return self
+        if self.metric not in reference:
+            raise ConfigError(f"constraint '{self}' is relative to a network that the space does not have; {_ABSOLUTE}")
+        return replace(self, value=_rounded(self.share * reference[self.metric], self.operator.startswith("<")))
 
     def holds(self, value: float) -> bool:
         match self.operator:
@@ -75,14 +108,33 @@ class Bound:
         gap = value - self.value if self.operator.startswith("<") else self.value - value
         return gap / max(abs(self.value), 1e-12)
 
-    def __str__(self) -> str:
+    @property
+    def plain(self) -> str:
+        """The condition in the metric's own unit, without what it is relative to."""
         return f"{self.metric} {self.operator} {self.value:g}"
+
+    def __str__(self) -> str:
+        if self.is_open:
+            return f"{self.metric} {self.operator} {self.share:g}x"
+        return self.plain if self.share is None else f"{self.plain} ({self.share:g}x)"
+
+
+def _rounded(value: float, up: bool) -> float:
+    """To the six figures that a bound is written with, outwards, so that 1x is met by the reference itself."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 5) if value > 0 else 1.0
+    near = value / unit
+    return float(f"{(math.ceil(near - 1e-6) if up else math.floor(near + 1e-6)) * unit:.6g}")
+
+
+_ABSOLUTE = "only spaces cut from a given network (space pruned) have one: write a number with its unit"
 
 
 class Data(Section):
     """Which images or text, and how they are split.
 
-    limit: training images (validation included), or training tokens. validation, image_size, augment: of images.
+    limit: training images (validation included), or training tokens. validation, image_size, augment, normalise: of
+    images; normalise is `data` (their own statistics), or what a trained network expects: `imagenet`, `symmetric`,
+    `unit`, or mean and std.
     Of a text: tokens: `word` or `character`. vocabulary: different tokens, at most. steps: tokens of a window.
     """
 
@@ -91,6 +143,7 @@ class Data(Section):
     limit: int | None = Field(None, ge=20)
     image_size: int | None = Field(None, ge=4)
     augment: dict[str, Any] | None = None
+    normalise: str | dict[str, Any] = "data"
     tokens: Literal["word", "character"] = "word"
     vocabulary: int | None = Field(None, ge=3)
     steps: int = Field(35, ge=2)
@@ -111,6 +164,17 @@ class Data(Section):
                 raise ValueError(str(e)) from None
         return value
 
+    @field_validator("normalise")
+    @classmethod
+    def _known_normalisation(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
+        from ..data.normalisation import parsed
+
+        try:
+            parsed(value)
+        except ConfigError as e:
+            raise ValueError(str(e)) from None
+        return value
+
     @model_validator(mode="after")
     def _of_the_source(self) -> Data:
         text = self.quality is not ACCURACY
@@ -126,7 +190,7 @@ class Data(Section):
         return quality_of(self.source)
 
 
-_OF_IMAGES = ("validation", "image_size", "augment")
+_OF_IMAGES = ("validation", "image_size", "augment", "normalise")
 _OF_TEXTS = ("tokens", "vocabulary", "steps")
 
 
@@ -174,11 +238,12 @@ class Supernet(Section):
     """Training of the shared weights.
 
     strategy: `uniform` (one random member a step), `fair` (every option of every choice once an optimiser step,
-    FairNAS), `sandwich` (largest, smallest and random members with in-place distillation, BigNAS).
+    FairNAS), `sandwich` (largest, smallest and random members with in-place distillation, BigNAS). epochs: 0 where the
+    space is cut from a trained network, whose weights are shared as they are.
     """
 
     strategy: Literal["uniform", "fair", "sandwich"] = "uniform"
-    epochs: int = Field(40, ge=1)
+    epochs: int = Field(40, ge=0)
     random_members: int = Field(2, ge=1)
     optimizer: Optimizer = Optimizer()
 
@@ -275,6 +340,7 @@ class Table(Section):
 class Search(Section):
     """Ray Tune trials that train candidates.
 
+    distill: candidates learn from the network that the space is cut from too, not from the labels alone.
     concurrency: trials at a time. threads, gpus: of each; by default this machine's cores and the cluster's GPUs are
     shared out. storage: URL of the database that keeps the Optuna study, such as
     `postgresql+psycopg://user@host/database`; by default a file of the run. max_failures: repetitions of a trial
@@ -288,6 +354,7 @@ class Search(Section):
     epochs: int = Field(20, ge=1)
     concurrency: int = Field(1, ge=1)
     inherit: bool = True
+    distill: bool = False
     stopping: Literal["front", "asha", "none"] = "front"
     grace_epochs: int = Field(4, ge=1)
     margin: float = Field(0.01, ge=0)
@@ -388,6 +455,10 @@ class Config(Section):
     @property
     def bounds(self) -> tuple[Bound, ...]:
         return tuple(Bound.parse(c) for c in self.constraints)
+
+    def resolved(self, reference: Mapping[str, float]) -> Config:
+        """The same with relative constraints in the units of their metrics; see `Bound.resolved`."""
+        return self.model_copy(update={"constraints": tuple(str(b.resolved(reference)) for b in self.bounds)})
 
     @property
     def costs(self) -> tuple[str, ...]:

@@ -2,5 +2,6 @@
 
 from .accuracy import Accuracy, accuracy, judge
 from .members import MemberScore, MemberScorer
+from .recalibration import recalibrate
 
-__all__ = ["Accuracy", "MemberScore", "MemberScorer", "accuracy", "judge"]
+__all__ = ["Accuracy", "MemberScore", "MemberScorer", "accuracy", "judge", "recalibrate"]

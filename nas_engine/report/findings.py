@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from search_spaces.errors import DataError, RunError
 
-from ..config import COSTS
+from ..config import COSTS, Bound, Config
 from ..files import read_json
 from ..quality import Quality
 from ..run import STAGES, Run
@@ -77,6 +77,17 @@ class Findings:
         return self.done("device")
 
     @cached_property
+    def resolved(self) -> Config:
+        """What was asked for, relative bounds in units as soon as it is known what they are of."""
+        config = self.run.config
+        return config if self.device is None else config.resolved(self.device.get("reference") or {})
+
+    @cached_property
+    def judged(self) -> tuple[Bound, ...]:
+        """The bounds as trained networks were held to them, relative ones by what was measured beside these."""
+        return tuple(map(Bound.parse, (self.chosen or {}).get("constraints", self.resolved.constraints)))
+
+    @cached_property
     def latency(self) -> dict[str, Any]:
         """The latency model's summary of itself, empty before the device is measured."""
         return dict((self.device or {}).get("latency", {}))
@@ -133,7 +144,7 @@ class Findings:
         """How the trained trials came to dominate more of what the objectives allow."""
         from ..tuning import read_hypervolume
 
-        return read_hypervolume(self.path, self.run.config, self.device)
+        return read_hypervolume(self.path, self.resolved, self.device)
 
     @cached_property
     def curves(self) -> dict[int, list[tuple[int, float]]]:

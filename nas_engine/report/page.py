@@ -116,11 +116,11 @@ def _costs(f: Findings) -> list[str]:
 def _plots(f: Findings) -> dict[str, Any]:
     """Every figure that the run's files allow."""
     plots: dict[str, Any] = {"pareto": {}, "believed": {}, **_search_plots(f), **_trust_plots(f)}
-    bounds = f.run.config.bounds
+    bounds, judged = f.resolved.bounds, f.judged
     for cost in _costs(f):
         name = cost_name(cost).lower()
         if f.networks and f.chosen:
-            figure = figures.pareto(f.networks, cost, bounds, f.chosen["validation_images"], f.quality)
+            figure = figures.pareto(f.networks, cost, judged, f.chosen["validation_images"], f.quality)
             plots["pareto"][cost] = Plot.of(figure, f"measured {f.quality.name} against {name}", 420)
         if f.cloud and cost in f.cloud.columns:
             figure = figures.believed(f.cloud, f.networks, cost, bounds, f.quality)

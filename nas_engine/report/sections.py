@@ -95,7 +95,7 @@ def asked(f: Findings) -> list[tuple[str, str]]:
         ("Device", _device(f)),
         ("Space", f"{config.space.name}{_space_size(f)}"),
         ("Objectives", listed(goals)),
-        ("Bounds", listed(list(config.constraints)) or "none"),
+        ("Bounds", listed(list(f.resolved.constraints)) or "none"),
         ("Budget", f"{budget}, seed {config.seed}"),
     ]
 
@@ -441,7 +441,7 @@ def versions(f: Findings) -> list[tuple[str, str]]:
 def commands(f: Findings) -> list[tuple[str, str]]:
     """What can be done with the run: words and the exact command."""
     path = shlex.quote(str(f.path))
-    condition = next(iter(f.run.config.constraints), "latency_ms < 1")
+    condition = next((b.plain for b in f.resolved.bounds), "latency_ms < 1")
     rows = [("Continue or repeat this run", f.run.command)]
     if f.cloud:
         query = f"nas-engine table query {path} --where {shlex.quote(condition)} --sort accuracy --top 10"

@@ -3,6 +3,7 @@
 from .choosing import choose
 from .delivery import export, export_one, report
 from .device import device, profile
+from .inheriting import fingerprint
 from .learning import predict, sample, supernet, table
 from .searching import search
 
@@ -11,6 +12,7 @@ __all__ = [
     "device",
     "export",
     "export_one",
+    "fingerprint",
     "predict",
     "profile",
     "report",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..quality import ACCURACY
 if TYPE_CHECKING:
     from predictors.cost.measure import Measurement
 
+    from ..config import Bound
     from ..tuning import TrialSummary
 
 _MEASURE_SECONDS = 0.5
@@ -41,10 +42,15 @@ def choose(context: Context) -> Summary:
         )
     context.step("candidates measured on the device", 0, len(judged))
     graphs = [context.space.graph(context.space.decode(t.code)) for t in judged]
+    whole = context.space.reference
+    if whole is not None:
+        graphs.append(context.space.graph(whole))
     # in turns, so that what disturbs the machine disturbs all candidates alike
     latencies = measure_networks(graphs, context.latency.profile, seconds=_MEASURE_SECONDS)
+    reference = _reference(context, latencies.pop()) if whole is not None else {}
     rows = [_row(context, trial, latency) for trial, latency in zip(judged, latencies, strict=True)]
-    missed = _mark(context, rows)
+    bounds = context.config.resolved(reference).bounds
+    missed = _mark(context, rows, bounds)
     _test(context, rows)
     dropped = [
         {"trial": t.number, "code": t.code, "state": t.state, "reason": t.error or t.state}
@@ -60,7 +66,8 @@ def choose(context: Context) -> Summary:
             "networks": rows,
             "dropped": dropped,
             "objectives": context.config.objectives,
-            "constraints": list(context.config.constraints),
+            "constraints": [str(b) for b in bounds],
+            "reference": reference,
             "validation_images": len(context.data.validation),
             "test_images": len(context.data.test),
             "warnings": [*context.warnings, *missed],
@@ -70,7 +77,15 @@ def choose(context: Context) -> Summary:
     quality = context.data.quality
     reached = quality.told(best["test_accuracy"])
     text = f"{len(chosen)} of {len(rows)} networks; best {reached} on the test {quality.cases}"
+    if reference:
+        text += f", latency {best['latency_ms'] / reference['latency_ms']:.2f}x of the uncut network"
     return {"chosen": [r["trial"] for r in chosen], "text": text}
+
+
+def _reference(context: Context, latency: Measurement) -> dict[str, float]:
+    """What relative bounds are of: costs of the network before the cut, its latency measured beside the candidates."""
+    done = context.directory.done("device") or {}
+    return {**(done.get("reference") or {}), "latency_ms": latency.median_ms}
 
 
 def _row(context: Context, trial: TrialSummary, latency: Measurement) -> dict[str, Any]:
@@ -97,9 +112,9 @@ def _row(context: Context, trial: TrialSummary, latency: Measurement) -> dict[st
     }
 
 
-def _mark(context: Context, rows: list[dict[str, Any]]) -> list[str]:
+def _mark(context: Context, rows: list[dict[str, Any]], bounds: Sequence[Bound]) -> list[str]:
     """Set bounds_met, pareto, chosen and reason in every row; returns warnings."""
-    bounds, objectives = context.config.bounds, context.config.objectives
+    objectives = context.config.objectives
     for row in rows:
         broken = [b for b in bounds if not b.holds(row[b.metric])]
         row["bounds_met"] = not broken

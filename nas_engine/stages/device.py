@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ def device(context: Context) -> Summary:
     write_text(context.path("device", "latency.json"), model.to_json())
     roofline = _roofline(context, model.profile)
     write_text(context.path("device", "roofline.json"), roofline.to_json())
-    profiled = _profile(context, model, roofline)
+    reference = _reference(context, model)
+    profiled = _profile(context, model, roofline, reference)
     profiled.require()
     for verdict in profiled.bounds:
         (context.warn if verdict.trivial else context.note)(verdict.words)
@@ -42,6 +44,7 @@ def device(context: Context) -> Summary:
         "latency": summary,
         "roofline": roofline.summary(),
         "profile": profiled.to_dict(),
+        "reference": reference,
         "text": text,
     }
 
@@ -50,7 +53,7 @@ def profile(context: Context) -> dict[str, Any]:
     """What `nas-engine profile` shows: the space, its costs, the bounds, and an estimate of time for each stage."""
     model = _latency_model(context)
     roofline = _roofline(context, model.profile)
-    profiled = _profile(context, model, roofline)
+    profiled = _profile(context, model, roofline, _reference(context, model))
     return {
         "space": context.config.space.name,
         "size": profiled.size,
@@ -93,14 +96,29 @@ def _roofline(context: Context, described: DeviceProfile) -> Roofline:
 _ROOFLINE_SHARE = 0.1  # of the seconds granted for measuring, on top of them
 
 
-def _profile(context: Context, model: LatencyModel, roofline: Roofline) -> SpaceProfile:
+def _reference(context: Context, model: LatencyModel) -> dict[str, float] | None:
+    """What the member costs that relative bounds refer to, latency by the run's own model; None where there is none."""
+    from predictors.cost import make_cost_model
+
+    member = context.space.reference
+    if member is None:
+        return None
+    graph = context.space.graph(member)
+    models = {n: model if n == "latency_ms" else make_cost_model(n) for n in context.config.costs}
+    return {name: float(m.cost(graph)) for name, m in models.items()}
+
+
+def _profile(
+    context: Context, model: LatencyModel, roofline: Roofline, reference: Mapping[str, float] | None
+) -> SpaceProfile:
     from predictors.cost import make_cost_model
 
     names = [name for name in context.config.costs if name != "latency_ms"]
     if _multiplication_free(context.space):
         names = list(dict.fromkeys([*names, "adds", "shifts"]))
     models = {**{name: make_cost_model(name) for name in names}, "latency_ms": model}
-    return profile_space(context.space, models, context.config.bounds, context.rng("profile"), roofline=roofline)
+    bounds = context.config.resolved(reference or {}).bounds
+    return profile_space(context.space, models, bounds, context.rng("profile"), roofline=roofline)
 
 
 def _multiplication_free(space: SearchSpace) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ..context import Context, Summary
-from ..files import Record, replacing, write_json, write_lines
+from ..files import Record, read_json, replacing, write_json, write_lines
 from ..profile import draw
 
 if TYPE_CHECKING:
@@ -19,7 +19,10 @@ T = TypeVar("T")
 
 
 def supernet(context: Context) -> Summary:
-    """Train the shared weights: `supernet/weights.safetensors`, with a row an epoch in `history.jsonl`."""
+    """Train the shared weights: `supernet/weights.safetensors`, with a row an epoch in `history.jsonl`.
+
+    Where the space brings trained weights they are the beginning, and all where no epoch is asked for.
+    """
     import torch
     from safetensors.torch import save_file
 
@@ -28,11 +31,14 @@ def supernet(context: Context) -> Summary:
     from ..train import finished_epochs, supernet_program, train
     from ..train.candidate import augmentation
     from ..tuning.worker import remove_damaged
+    from .inheriting import inherited
 
     settings = context.config.supernet
     torch.set_num_threads(context.config.training_threads)
     torch.manual_seed(context.config.seed)
     net = Supernet(context.space)
+    if context.space.pretrained:
+        net.load_state_dict(inherited(context))
     checkpoint = context.path("supernet", "checkpoint.pt")
     if remove_damaged(checkpoint):
         context.warn(f"{checkpoint} was damaged; the shared weights are trained from the beginning")
@@ -52,12 +58,24 @@ def supernet(context: Context) -> Summary:
             return {}
     with replacing(context.path("supernet", "weights.safetensors")) as path:
         save_file({k: v.contiguous().cpu() for k, v in net.state_dict().items()}, path)
-    history = finished_epochs(checkpoint)
+    history = finished_epochs(checkpoint) if settings.epochs else []
     write_lines(context.path("supernet", "history.jsonl"), map(asdict, history))
-    loss = history[-1].loss
+    loss = history[-1].loss if history else None
     count = sum(p.numel() for p in net.parameters())
-    text = f"{count:,} shared weights, {settings.strategy}, {settings.epochs} epochs, training loss {loss:.3f}"
+    text = f"{count:,} shared weights, {_trained(context, loss)}"
     return {"epochs": settings.epochs, "loss": loss, "strategy": settings.strategy, "parameters": count, "text": text}
+
+
+def _trained(context: Context, loss: float | None) -> str:
+    """How the shared weights were come by."""
+    settings, told = context.config.supernet, []
+    if context.space.pretrained:
+        order = read_json(context.path("supernet", "order.json"))
+        whole = context.data.quality.told(order["accuracy"])
+        told.append(f"given ({whole} on validation {context.data.quality.cases}), in order of {order['criterion']}")
+    if loss is not None:
+        told.append(f"{settings.strategy}, {settings.epochs} epochs, training loss {loss:.3f}")
+    return "; ".join(told)
 
 
 def sample(context: Context) -> Summary:

@@ -12,7 +12,7 @@ def search(context: Context) -> Summary:
     settings = context.config.search
     outcome = search(
         SearchJob(
-            config=context.config,
+            config=context.resolved,
             space=context.space,
             directory=context.directory.path,
             costs=context.costs,
@@ -27,7 +27,7 @@ def search(context: Context) -> Summary:
     exhausted = outcome.state == "exhausted"
     if exhausted:
         context.note("no further member meets the bounds that has not been tried; the search ended early")
-    found = read_hypervolume(context.directory.path, context.config, context.directory.done("device"))
+    found = read_hypervolume(context.directory.path, context.resolved, context.directory.done("device"))
     text = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
     if found.reference:
         text += f"; hypervolume {found.last:.3f}"

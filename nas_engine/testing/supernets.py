@@ -94,14 +94,14 @@ class SupernetContract(Members):
                 module.zero_grad(set_to_none=True)
                 torch.manual_seed(0)  # the same dropout in both
                 module(*arguments).square().sum().backward()
-            alone = dict(network.named_parameters())
+            alone, named = dict(network.named_parameters()), self.space.slices(architecture)
             assert doubled.parameters_of(architecture) == set(alone)
             for name, slot in doubled.named_parameters():
                 expected = alone[name].grad if name in alone else None
                 if slot.grad is None or expected is None:
                     assert slot.grad is expected, name
                     continue
-                part = doubled.slice_of(name, slot.grad, expected.shape)
+                part = doubled.slice_of(name, slot.grad, expected.shape, named.get(name))
                 torch.testing.assert_close(part, expected, rtol=1e-7, atol=1e-9)
                 assert slot.grad.count_nonzero() == part.count_nonzero(), name
 

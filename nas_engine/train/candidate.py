@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -18,10 +19,13 @@ from search_spaces.errors import RunError
 
 from ..config import Config, Data, Optimizer
 from ..data import TEXT_SOURCES, Augment, Splits, load_data, load_text
-from ..evaluate import judge
+from ..evaluate import judge, recalibrate
 from ..files import read_torch
 from .loop import Epoch, finished_epochs, noted, train
-from .programs import NetworkProgram
+from .programs import DistilledProgram, NetworkProgram
+
+GIVEN = "given.safetensors"
+"""In the folder of the supernet: the weights that it began with, where a space brings them."""
 
 
 class Candidate(BaseModel):
@@ -33,6 +37,8 @@ class Candidate(BaseModel):
         data, seed: the data section and the run's seed (which fixes the validation split).
         trial_seed: seed of this training.
         supernet: weights to start from, None to start afresh.
+        teacher: weights of the whole network that a space is cut from, to learn from beside the labels; None for these
+            alone.
         checkpoint: where the training is saved after each epoch.
     """
 
@@ -48,6 +54,7 @@ class Candidate(BaseModel):
     device: str = "cpu"
     threads: int = 1
     supernet: Path | None = None
+    teacher: Path | None = None
     checkpoint: Path
 
 
@@ -76,6 +83,7 @@ def candidate_of(config: Config, space: SearchSpace, code: str, trial: int, dire
         device=config.device.name,
         threads=search.training_threads,
         supernet=directory / "supernet" / "weights.safetensors" if search.inherit else None,
+        teacher=directory / "supernet" / GIVEN if search.distill else None,
         checkpoint=directory / "search" / "trials" / f"{trial:04d}.pt",
     )
 
@@ -97,9 +105,11 @@ def train_candidate(request: Candidate) -> Iterator[CandidateResult]:
     space = make_space(request.space, request.parameters)
     torch.manual_seed(request.trial_seed)
     network = initial_network(space, request.code, request.supernet)
+    if space.pretrained and request.supernet is not None and not found:
+        calibrate(network, data, request.optimizer.batch_size, request.device)
     results = [result.model_dump() for result in found]
     epochs = train(
-        NetworkProgram(network, request.optimizer.label_smoothing),
+        _program(request, space, network),
         data,
         request.optimizer,
         epochs=request.epochs,
@@ -113,6 +123,15 @@ def train_candidate(request: Candidate) -> Iterator[CandidateResult]:
         result = _measured(network, data, epoch, request.device)
         results.append(result.model_dump())
         yield result
+
+
+def _program(request: Candidate, space: SearchSpace, network: Network) -> NetworkProgram:
+    """What trains the network: its labels, or its labels and the network it was cut from."""
+    smoothing = request.optimizer.label_smoothing
+    if request.teacher is None or space.reference is None:
+        return NetworkProgram(network, smoothing)
+    teacher = initial_network(space, space.reference.code, request.teacher)
+    return DistilledProgram(network, teacher, label_smoothing=smoothing)
 
 
 def _found(request: Candidate) -> list[CandidateResult]:
@@ -154,6 +173,15 @@ def initial_network(space: SearchSpace, code: str, supernet: Path | None) -> Net
     return load_supernet(space, supernet).extract(architecture)
 
 
+def calibrate(network: Network, data: Splits, batch_size: int, device: str = "cpu") -> None:
+    """Batch-norm statistics of a network that was cut, from training inputs: short trainings do not mend them."""
+    walk = islice(data.walk(data.train, batch_size, seed=0, device=device), -(-_CALIBRATION // batch_size))
+    recalibrate(network.to(device), (inputs for inputs, _ in walk))
+
+
+_CALIBRATION = 1024  # training inputs
+
+
 def load_supernet(space: SearchSpace, weights: Path) -> Supernet:
     """The trained supernet of a run."""
     from safetensors.torch import load_file
@@ -166,9 +194,14 @@ def load_supernet(space: SearchSpace, weights: Path) -> Supernet:
     return net.eval()
 
 
-@lru_cache(maxsize=2)
 def shared_data(data: Data, seed: int, device: str = "cpu") -> Splits:
     """The data of a run, read once a process."""
+    return _read_once(data.model_dump_json(), seed, device)
+
+
+@lru_cache(maxsize=2)
+def _read_once(section: str, seed: int, device: str) -> Splits:
+    data = Data.model_validate_json(section)
     splits: Splits
     if data.source.strip().partition(":")[0] in TEXT_SOURCES:
         splits = load_text(
@@ -176,7 +209,12 @@ def shared_data(data: Data, seed: int, device: str = "cpu") -> Splits:
         )
     else:
         splits = load_data(
-            data.source, validation=data.validation, seed=seed, limit=data.limit, image_size=data.image_size
+            data.source,
+            validation=data.validation,
+            seed=seed,
+            limit=data.limit,
+            image_size=data.image_size,
+            normalise=data.normalise,
         )
     return splits if device == "cpu" else splits.to(device)
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,26 @@ class Program(Protocol):
         """
 
 
+@runtime_checkable
+class Stepped(Protocol):
+    """What a program may do besides: act around each optimiser step, and have a state that checkpoints keep.
+
+    A schedule that prunes while the loop trains is one; `before_step` finds the gradients formed and clipped.
+    """
+
+    def before_step(self, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> None:
+        """Called just before the optimiser moves the weights."""
+
+    def after_step(self, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> None:
+        """Called when it has moved them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on after a kill besides the weights: plain values and tensors."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from such a state."""
+
+
 def train(
     program: Program,
     data: Splits,
@@ -65,7 +85,8 @@ def train(
 ) -> Iterator[Epoch]:
     """Train on `data.train`, yielding each epoch; epochs found in the checkpoint are not repeated or yielded.
 
-    Modules with a state carry it from batch to batch, and begin each epoch afresh.
+    Modules with a state carry it from batch to batch, and begin each epoch afresh. A program that is `Stepped` acts
+    around each step, and its state goes into the checkpoint.
 
     `notes` are plain values of the caller's; a checkpoint keeps them as they are at the end of its epoch, see `noted`.
 
@@ -76,7 +97,7 @@ def train(
     """
     module = program.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(module, settings)
-    history = resume(module, optimizer, checkpoint)
+    history = resume(program, optimizer, checkpoint)
     for epoch in range(len(history), epochs):
         started = time.perf_counter()
         torch.manual_seed(hash((seed, epoch)) % 2**31)
@@ -94,6 +115,8 @@ def train(
         if checkpoint is not None:
             history.append(finished)
             state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "notes": list(notes)}
+            if isinstance(program, Stepped):
+                state["program"] = program.state_dict()
             write_torch(checkpoint, {**state, "history": [asdict(e) for e in history]})
         yield finished
 
@@ -115,7 +138,12 @@ def take_step(
     loss = program.backward(inputs, targets, epoch, step)
     if settings.clip_norm is not None:
         nn.utils.clip_grad_norm_(program.module.parameters(), settings.clip_norm)
+    if not isinstance(program, Stepped):
+        optimizer.step()
+        return loss
+    program.before_step(optimizer, epoch, step)
     optimizer.step()
+    program.after_step(optimizer, epoch, step)
     return loss
 
 
@@ -140,13 +168,15 @@ def learning_rate(settings: Optimizer, epoch: float, epochs: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(epochs - warmup, 1e-9)))
 
 
-def resume(module: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path | None) -> list[Epoch]:
+def resume(program: Program, optimizer: torch.optim.Optimizer, checkpoint: Path | None) -> list[Epoch]:
     """Load a checkpoint if there is one; the epochs it holds."""
     if checkpoint is None or not checkpoint.exists():
         return []
     state = read_torch(checkpoint)
-    module.load_state_dict(state["module"])
+    program.module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
+    if isinstance(program, Stepped):
+        program.load_state_dict(state["program"])
     return [Epoch(**e) for e in state["history"]]
 
 

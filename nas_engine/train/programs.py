@@ -34,6 +34,55 @@ class NetworkProgram:
         return loss.detach()
 
 
+class DistilledProgram(NetworkProgram):
+    """A network that learns from the labels and from a teacher's softened outputs (Hinton et al. 2015).
+
+    The loss is `(1 - alpha) * CE(z, y) + alpha * T^2 * KL(softmax(t / T) || softmax(z / T))` for logits z of the
+    network and t of the teacher; the square of the temperature keeps the gradients' size. A pruned network learns so
+    from the one that it was.
+
+    Args:
+        teacher: run in evaluation mode, which it is put into, without gradients; no part of checkpoints.
+        alpha: the teacher's share, 0 to 1.
+        temperature: above 0.
+
+    Raises:
+        ConfigError: a share or temperature out of its range.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        teacher: nn.Module,
+        alpha: float = 0.5,
+        temperature: float = 4.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        if not 0 <= alpha <= 1:
+            raise ConfigError(f"alpha is the teacher's share of the loss, from 0 to 1; got {alpha}")
+        if not temperature > 0:
+            raise ConfigError(f"the temperature of a distillation must be above 0; got {temperature}")
+        super().__init__(module, label_smoothing)
+        self._teacher = teacher.eval()
+        self._alpha, self._temperature = alpha, temperature
+
+    def backward(self, inputs: Tensor, targets: Tensor, epoch: int, step: int) -> Tensor:
+        self._teacher.to(inputs.device)
+        with torch.no_grad():
+            wanted = self._teacher(inputs)
+        logits = self.module(inputs)
+        hard = cross_entropy(logits, targets, self._smoothing)
+        loss = (1 - self._alpha) * hard + self._alpha * softened(logits, wanted, self._temperature)
+        loss.backward()
+        return loss.detach()
+
+
+def softened(logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """`T^2 * KL(softmax(wanted / T) || softmax(logits / T))`, the mean over examples; logits `(..., V)`."""
+    ours, theirs = ((z.flatten(0, -2) / temperature).log_softmax(-1) for z in (logits, wanted))
+    return temperature**2 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
 class SupernetProgram:
     """A supernet trained by uniform single-path sampling (Guo et al. 2019): one random member a step."""
 

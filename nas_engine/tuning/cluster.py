@@ -37,6 +37,7 @@ _LONGEST_TEMPORARY_PATH = 24  # Unix sockets lie 80 characters deeper, and 107 a
 _SETTINGS = {
     "RAY_AUTH_MODE": "token",  # left unset, Ray prints a warning
     "RAY_AIR_NEW_OUTPUT": "0",  # else Tune prints its configuration although it is asked not to
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of a configuration mean in a trial what they mean here
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else Ray announces a future change
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the record holds every result

@@ -63,10 +63,10 @@ def brought(request: Candidate, files: NodeFiles) -> Candidate:
 
     A checkpoint that cannot be read is dropped, so that the trial starts afresh instead of failing for ever.
     """
-    supernet = request.supernet and files.fetch(request.supernet)
+    supernet, teacher = (path and files.fetch(path) for path in (request.supernet, request.teacher))
     checkpoint = files.fetch(request.checkpoint)
     remove_damaged(checkpoint)
-    return request.model_copy(update={"supernet": supernet, "checkpoint": checkpoint})
+    return request.model_copy(update={"supernet": supernet, "teacher": teacher, "checkpoint": checkpoint})
 
 
 def one_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from nas_engine.config import Optimizer
 from nas_engine.data import DataSplits, load_data
 from nas_engine.evaluate import accuracy
-from nas_engine.train import Epoch, NetworkProgram, finished_epochs, train
+from nas_engine.train import Epoch, NetworkProgram, Stepped, finished_epochs, train
 from nas_engine.train.loop import DivergedError, learning_rate, make_optimizer
 from search_spaces import GraphBuilder, Network
 
@@ -72,6 +73,64 @@ def test_a_finished_training_is_not_repeated(digits: DataSplits, tmp_path: Path)
     assert fit(again, digits, 2, tmp_path / "c.pt", of=2) == []
     state = torch.load(tmp_path / "c.pt", weights_only=True)["module"]
     assert all(torch.equal(v, state[k]) for k, v in again.state_dict().items())
+
+
+class Counting(NetworkProgram):
+    """Counts steps, and shrinks one weight by a number that grows with them."""
+
+    steps = 0
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__(module)
+        self.calls: list[tuple[str, int, int]] = []
+        self.level = torch.zeros(3)
+
+    def before_step(self, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> None:
+        self.calls.append(("before", epoch, step))
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        assert gradients
+        self.held = next(self.module.parameters()).detach().clone()
+
+    def after_step(self, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> None:
+        self.calls.append(("after", epoch, step))
+        first = next(self.module.parameters())
+        assert not torch.equal(first, self.held)
+        self.steps += 1
+        self.level += 0.1
+        with torch.no_grad():
+            first.mul_(1 - 0.01 * self.level[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "level": self.level}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps, self.level = state["steps"], state["level"]
+
+
+def test_a_program_may_act_around_steps_and_keep_a_state(digits: DataSplits, tmp_path: Path) -> None:
+    def going(epochs: int, checkpoint: Path | None) -> Counting:
+        program = Counting(small())
+        assert isinstance(program, Stepped)
+        walk = train(program, digits, Optimizer(batch_size=64), epochs=3, seed=3, checkpoint=checkpoint)
+        list(islice(walk, epochs))
+        return program
+
+    whole = going(3, None)
+    going(1, tmp_path / "c.pt")
+    resumed = going(3, tmp_path / "c.pt")
+    each = whole.steps // 3
+    assert whole.calls[:3] == [("before", 0, 0), ("after", 0, 0), ("before", 0, 1)]
+    assert resumed.calls == whole.calls[2 * each :]
+    assert resumed.steps == whole.steps == 3 * each
+    assert torch.equal(resumed.level, whole.level)
+    for a, b in zip(whole.module.parameters(), resumed.module.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_other_programs_are_left_alone(digits: DataSplits, tmp_path: Path) -> None:
+    assert not isinstance(NetworkProgram(small()), Stepped)
+    fit(small(), digits, 1, tmp_path / "c.pt")
+    assert "program" not in torch.load(tmp_path / "c.pt", weights_only=True)
 
 
 def test_another_seed_trains_another_network(digits: DataSplits) -> None:
