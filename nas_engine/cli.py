@@ -183,7 +183,12 @@ def status(
 @_verb("list")
 def list_(
     kind: Annotated[
-        str, typer.Argument(metavar="[KIND]", help="runs, spaces, operators, predictors, costs, samplers or data.")
+        str,
+        typer.Argument(
+            metavar="[KIND]",
+            help="runs, spaces, operators, predictors, costs, samplers, data, models, criteria, schedules, "
+            "allocations.",
+        ),
     ] = "runs",
     results: Results = "results",
     json: AsJson = False,
@@ -195,6 +200,57 @@ def list_(
         _print(overview.runs(_folder(results)), json, pages.runs)
     else:
         _print(overview.registered(kind), json, pages.registered)
+
+
+@_verb()
+def compress(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="file.py:function, a name (see: nas-engine list models), a bundle, RUN or RUN:TRIAL."
+        ),
+    ],
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="Trained weights of the model.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="SPEC", help="npz:FILE, folder:DIR, CIFAR10, ...")] = None,
+    normalise: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What pixels the weights expect: imagenet, symmetric, unit, data."),
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(metavar="COST=VALUE", help="macs=0.5x, latency_ms=2, ...; may be repeated.")
+    ] = None,
+    criterion: Annotated[str | None, typer.Option(metavar="NAME", help="See: nas-engine list criteria.")] = None,
+    allocation: Annotated[
+        str | None, typer.Option(metavar="NAME", help="global (default), uniform, or blocks to leave out whole ones.")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(metavar="NAME", help="one_shot (default) and others: nas-engine list schedules.")
+    ] = None,
+    finetune: Annotated[int | None, typer.Option(metavar="EPOCHS", help="Train the smaller network.")] = None,
+    distill: Annotated[bool, typer.Option("--distill", help="Train with the uncut network as a teacher.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to; a new directory, or one to go on in.")
+    ] = None,
+    set_: Overrides = None,
+    json: AsJson = False,
+) -> None:
+    """Cut a trained network to a target, and show what that costs and brings.
+
+    Ctrl-C once stops it cleanly, twice at once; either way the same command goes on.
+    """
+    from . import pages_compress
+    from .compress.asking import asked, directory
+    from .compress.compressing import compress as run
+    from .compress.request import make_request
+    from .interrupt import Interrupt
+    from .progress import Reporter
+
+    given = asked(model, weights, data, normalise, target, criterion, allocation, schedule, finetune, distill)
+    request = make_request(given, set_ or ())
+    place = directory(request, out)
+    with Reporter() as reporter, Interrupt() as stop:
+        report = run(request, place, progress=reporter, stop=stop, command=shlex.join(sys.argv))
+    _print(report, json, pages_compress.compressed)
 
 
 @_verb()

@@ -188,6 +188,36 @@ def _data() -> Iterator[Row]:
             yield {"name": name, "about": "torchvision"}
 
 
+def _models() -> Iterator[Row]:
+    from search_spaces.models import models
+
+    yield from _documented((name, getattr(make, "func", make)) for name, make in models.items())
+    yield {"name": "timm:NAME", "about": "a network of timm"}
+    yield {"name": "torchvision:NAME", "about": "a network of torchvision"}
+    yield {"name": "FILE.py:FUNCTION", "about": "a function or class of yours that gives a torch module"}
+    yield {"name": "DIRECTORY", "about": "an exported bundle, or a run (RUN:TRIAL for one of its networks)"}
+
+
+def _criteria() -> Iterator[Row]:
+    from .compress.criteria import criteria
+
+    for name, cls in criteria.items():
+        yield {"name": name, "needs": ", ".join(sorted(cls.needs)), "about": _first_sentence(cls)}
+
+
+def _allocations() -> Iterator[Row]:
+    from .compress.allocation import allocators
+
+    return _documented(allocators.items())
+
+
+def _schedules() -> Iterator[Row]:
+    from .compress.schedules import schedules
+
+    for name, cls in schedules.items():
+        yield {"name": name, "cuts": cls.masks, "about": _first_sentence(cls)}
+
+
 KINDS: dict[str, Callable[[], Iterator[Row]]] = {
     "spaces": _spaces,
     "operators": _operators,
@@ -195,6 +225,10 @@ KINDS: dict[str, Callable[[], Iterator[Row]]] = {
     "costs": _costs,
     "samplers": _samplers,
     "data": _data,
+    "models": _models,
+    "criteria": _criteria,
+    "allocations": _allocations,
+    "schedules": _schedules,
 }
 
 

@@ -36,4 +36,5 @@ def test_examples_are_true(heading: str, tmp_path: Path) -> None:
 
 
 def test_every_extension_point_has_an_example() -> None:
-    assert list(sections()) == ["Add a space", "Add an operator", "Add a predictor", "Add a cost model"]
+    points = ["a space", "an operator", "a predictor", "a cost model", "a pruning criterion"]
+    assert list(sections()) == [f"Add {point}" for point in points]

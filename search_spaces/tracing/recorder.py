@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 import logging
 import operator
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -24,6 +26,8 @@ from ..errors import GraphError
 
 _log = logging.getLogger(__name__)
 _OPAQUE = (nn.RNNBase, nn.RNNCellBase)
+_OF_DATA = (DataDependentOutputException, DynamicOutputShapeException)
+_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")
 _NEW = frozenset({"new_zeros", "new_ones", "new_full", "new_tensor"})
 
 
@@ -33,14 +37,47 @@ def record(module: nn.Module, inputs: Sequence[tuple[tuple[int, ...], torch.dtyp
     A copy runs, on the same tensors: what a module keeps of a call (tables of positions, say) is not kept in it.
 
     Raises:
-        GraphError: the module fails on such inputs, or its control flow depends on data.
+        GraphError: the module fails on such inputs, or its control flow depends on data; names the line of its code.
     """
     try:
         shared = {id(t): t for t in (*module.parameters(), *module.buffers(), *plain_tensors(module))}
-        return Recorder(copy.deepcopy(module, shared).eval(), inputs)
+        with _quiet():
+            return Recorder(copy.deepcopy(module, shared).eval(), inputs)
     except Exception as e:  # a module may fail in any way
-        reason, shapes = " ".join(str(e).split()) or type(e).__name__, " and ".join(str(s) for s, *_ in inputs)
-        raise GraphError(f"torch.fx cannot follow {type(module).__name__} on inputs of {shapes}: {reason}") from e
+        shapes = " and ".join(str(s) for s, *_ in inputs)
+        raise GraphError(
+            f"torch.fx cannot follow {type(module).__name__} on inputs of {shapes}: {told(e)}; {_advice(e)}"
+        ) from e
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from printing tracebacks of what is told in one line."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def told(error: Exception) -> str:
+    """Why a call could not be followed, with the line outside torch and this package that it happened in."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, _OF_DATA):
+        reason = "it needs a number that only data give"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OURS)]
+    if not frames:
+        return reason
+    line = f" `{frames[-1].line}`" if frames[-1].line else ""
+    return f"{reason} (at {frames[-1].filename}:{frames[-1].lineno}{line})"
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, _OF_DATA):
+        return "write the condition with torch.where, or move it out of forward"
+    return "mend this line, or give inputs of the shape that the module takes"
 
 
 def plain_tensors(module: nn.Module) -> list[Tensor]:
@@ -107,6 +144,7 @@ class Recorder(fx.Tracer):
         tensors: parameters, buffers and constants by the name that `get_attr` nodes use; constants of the code are
             named `constant0`, ...
         named: names of the module's own tensors among them.
+        kept: calls that could not be followed and are one node each, by the path of the module, with the reason.
         inputs: shapes (with the batch), types and devices of the inputs.
     """
 
@@ -120,6 +158,7 @@ class Recorder(fx.Tracer):
         self.named = frozenset(self.tensors)
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.inputs = inputs
+        self.kept: dict[str, str] = {}
         self._paths = [""]
         self._entered: set[Any] = set()
         self._evaluating = False
@@ -203,7 +242,7 @@ class Recorder(fx.Tracer):
             part = self.root.get_submodule(target)
             try:
                 return part(*args, **kwargs)
-            except (DataDependentOutputException, DynamicOutputShapeException):
+            except _OF_DATA:
                 result = part(*_map_tensors(args, _real), **_map_tensors(kwargs, _real))
                 return _map_tensors(result, self._fake.from_tensor)
 
@@ -221,6 +260,7 @@ class Recorder(fx.Tracer):
         try:
             return run()
         except Exception as e:  # whatever a module does with a proxy that is no tensor
+            self.kept[self._paths[-1]] = told(e)
             _log.info("%r is kept as one call: %s", self._paths[-1], e)
             for node in reversed(self.graph.nodes):
                 if node is last:
