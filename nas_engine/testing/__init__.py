@@ -11,13 +11,17 @@ try:
 except ModuleNotFoundError:
     raise ModuleNotFoundError("nas_engine.testing needs pytest: pip install 'nas-engine[dev]'") from None
 
-pytest.register_assert_rewrite(__name__ + ".operators", __name__ + ".spaces", __name__ + ".supernets")
+pytest.register_assert_rewrite(
+    __name__ + ".criteria", __name__ + ".operators", __name__ + ".spaces", __name__ + ".supernets"
+)
 
+from .criteria import CriterionContract  # noqa: E402
 from .operators import Example, OperatorContract, example  # noqa: E402
 from .spaces import SpaceContract, StandaloneSpaceContract  # noqa: E402
 from .supernets import SupernetContract  # noqa: E402
 
 __all__ = [
+    "CriterionContract",
     "Example",
     "OperatorContract",
     "SpaceContract",

@@ -72,7 +72,10 @@ class Gated:
         """
         members = torch.from_numpy(self.coupling.groups[group].units)
         touched: set[int] = set()
+        follows = set(self._plan.inputs)  # of examples; other values (weights) are the same for all of them
         for step in self._plan.steps:
+            if follows & set(step.inputs):
+                follows.add(step.output)
             reads = any(torch.isin(torch.from_numpy(e.units), members).any() for e in self._edges[step.node.name])
             if reads or touched & set(step.inputs):
                 touched.add(step.output)
@@ -88,7 +91,9 @@ class Gated:
 
         def run(gates: Tensor) -> Tensor:
             copies = len(gates) // size if gates.dim() == 2 else 1
-            state = dict(held) if copies == 1 else {r: _copies(v, copies, size) for r, v in held.items()}
+            state = (
+                dict(held) if copies == 1 else {r: _copies(v, copies) if r in follows else v for r, v in held.items()}
+            )
             extended = _extended(gates)
             for step in rest:
                 state[step.output] = self._step(step, state, extended, None)
@@ -127,6 +132,6 @@ def _extended(gates: Tensor | None) -> Tensor | None:
     return torch.cat([gates, gates.new_ones((*gates.shape[:-1], 1))], -1)
 
 
-def _copies(value: Any, copies: int, size: int) -> Any:
-    """A value repeated for copies of the batch; what is the same for all examples stays."""
-    return value.repeat(copies, *(1,) * (value.dim() - 1)) if len(value) == size and size > 1 else value
+def _copies(value: Any, copies: int) -> Any:
+    """A value `(B, ...)` repeated for copies of the batch."""
+    return value.repeat(copies, *(1,) * (value.dim() - 1))

@@ -47,16 +47,16 @@ class Criterion(ABC):
     `begin` is called once with the network behind its gates (in evaluation mode), `observe` once a calibration batch,
     `finish` once. Random numbers come from the seed that the constructor takes, where one is needed.
 
-    Class attributes:
-        name: registered name.
+    Attributes, of the class or set by its constructor where they depend on settings:
+        name: registered name, of the class.
         needs: which of `NEEDS` it uses; one that needs none of activations, gradients, labels, ablation is given no
             batches.
         comparable: whether scores of different groups are on one scale; others are ranked within a group only.
     """
 
     name: ClassVar[str] = ""
-    needs: ClassVar[frozenset[str]] = frozenset({"weights"})
-    comparable: ClassVar[bool] = True
+    needs: frozenset[str] = frozenset({"weights"})
+    comparable: bool = True
 
     def begin(self, gated: Gated) -> None:
         """Keep what later calls need; `gated.network`, `gated.coupling`."""
@@ -90,8 +90,11 @@ def register_criterion(name: str) -> Callable[[type[Criterion]], type[Criterion]
 def score(criterion: Criterion, gated: Gated, batches: Iterable[tuple[Tensor, Tensor]] = ()) -> Scores:
     """Run a criterion over calibration batches; the network is in evaluation mode meanwhile, and unchanged after.
 
+    Args:
+        batches: inputs and classes; None in the place of classes where nobody knows them.
+
     Raises:
-        ConfigError: it needs data and there is none.
+        ConfigError: it needs data or labels and there are none.
     """
     training = gated.network.training
     gated.network.eval()
@@ -100,6 +103,8 @@ def score(criterion: Criterion, gated: Gated, batches: Iterable[tuple[Tensor, Te
         seen = 0
         if criterion.uses_data:
             for inputs, targets in batches:
+                if targets is None and "labels" in criterion.needs:
+                    raise ConfigError(_without_labels(criterion.name))
                 criterion.observe(inputs, targets)
                 seen += 1
             if not seen:
@@ -107,3 +112,8 @@ def score(criterion: Criterion, gated: Gated, batches: Iterable[tuple[Tensor, Te
         return criterion.finish()
     finally:
         gated.network.train(training)
+
+
+def _without_labels(name: str) -> str:
+    others = ", ".join(n for n, cls in criteria.items() if "labels" not in cls.needs)
+    return f"criterion {name!r} needs labels, and the images have none; give labels, or take one of: {others}"
