@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
@@ -286,16 +286,8 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 predictors: Registry[type[Predictor]] = Registry("predictor", ConfigError)
-
-
-def register_predictor(name: str) -> Callable[[type[Predictor]], type[Predictor]]:
-    """Class decorator: files a `Predictor` under `name`."""
-
-    def file(cls: type[Predictor]) -> type[Predictor]:
-        cls.name = name
-        return predictors.register(name)(cls)
-
-    return file
+register_predictor = predictors.named
+"""Class decorator: files a `Predictor` under `name`."""
 
 
 def register_built_in() -> None:

@@ -42,6 +42,15 @@ class Registry(Generic[T]):
 
         return file
 
+    def named(self, name: str) -> Callable[[T], T]:
+        """Class decorator that files a class under `name`, which becomes its attribute `name`."""
+
+        def file(cls: T) -> T:
+            cls.name = name  # type: ignore[attr-defined]
+            return self.register(name)(cls)
+
+        return file
+
     def __getitem__(self, name: str) -> T:
         try:
             return self._entries[name]

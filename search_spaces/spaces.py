@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,8 @@ from .registry import Registry
 from .space import SearchSpace
 
 spaces: Registry[type[SearchSpace]] = Registry("space", SpaceError)
-
-
-def register_space(name: str) -> Callable[[type[SearchSpace]], type[SearchSpace]]:
-    """Class decorator: files a `SearchSpace` under `name`."""
-
-    def file(cls: type[SearchSpace]) -> type[SearchSpace]:
-        cls.name = name
-        return spaces.register(name)(cls)
-
-    return file
+register_space = spaces.named
+"""Class decorator: files a `SearchSpace` under `name`."""
 
 
 def make_space(name: str, parameters: Mapping[str, Any] | None = None) -> SearchSpace:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -248,16 +248,8 @@ def best(coupling: Coupling, scores: np.ndarray, widths: Sequence[int]) -> np.nd
 
 
 allocators: Registry[type[Allocator]] = Registry("allocation", ConfigError)
-
-
-def register_allocator(name: str) -> Callable[[type[Allocator]], type[Allocator]]:
-    """Class decorator: files an `Allocator` under `name`."""
-
-    def file(cls: type[Allocator]) -> type[Allocator]:
-        cls.name = name
-        return allocators.register(name)(cls)
-
-    return file
+register_allocator = allocators.named
+"""Class decorator: files an `Allocator` under `name`."""
 
 
 @register_allocator("global")

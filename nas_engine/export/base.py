@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -60,13 +60,5 @@ def input_name(graph: Graph) -> str:
 
 
 exporters: Registry[type[Exporter]] = Registry("export format", ExportError)
-
-
-def register_exporter(name: str) -> Callable[[type[Exporter]], type[Exporter]]:
-    """Class decorator: files an `Exporter` under `name`."""
-
-    def file(cls: type[Exporter]) -> type[Exporter]:
-        cls.name = name
-        return exporters.register(name)(cls)
-
-    return file
+register_exporter = exporters.named
+"""Class decorator: files an `Exporter` under `name`."""

@@ -56,16 +56,8 @@ class SignatureCosts(dict[Signature, float]):
 
 
 cost_models: Registry[type[CostModel]] = Registry("cost model", ConfigError)
-
-
-def register_cost_model(name: str) -> Callable[[type[CostModel]], type[CostModel]]:
-    """Class decorator: files a `CostModel` under `name`."""
-
-    def file(cls: type[CostModel]) -> type[CostModel]:
-        cls.name = name
-        return cost_models.register(name)(cls)
-
-    return file
+register_cost_model = cost_models.named
+"""Class decorator: files a `CostModel` under `name`."""
 
 
 def make_cost_model(name: str) -> CostModel:

@@ -7,7 +7,7 @@ should stay. It never changes weights. What to cut by the scores is the business
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -75,16 +75,8 @@ class Criterion(ABC):
 
 
 criteria: Registry[type[Criterion]] = Registry("criterion", ConfigError)
-
-
-def register_criterion(name: str) -> Callable[[type[Criterion]], type[Criterion]]:
-    """Class decorator: files a `Criterion` under `name`."""
-
-    def file(cls: type[Criterion]) -> type[Criterion]:
-        cls.name = name
-        return criteria.register(name)(cls)
-
-    return file
+register_criterion = criteria.named
+"""Class decorator: files a `Criterion` under `name`."""
 
 
 def score(criterion: Criterion, gated: Gated, batches: Iterable[tuple[Tensor, Tensor]] = ()) -> Scores:

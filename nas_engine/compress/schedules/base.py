@@ -112,16 +112,8 @@ class Schedule(ABC):
 
 
 schedules: Registry[type[Schedule]] = Registry("schedule", ConfigError)
-
-
-def register_schedule(name: str) -> Callable[[type[Schedule]], type[Schedule]]:
-    """Class decorator: files a `Schedule` under `name`."""
-
-    def file(cls: type[Schedule]) -> type[Schedule]:
-        cls.name = name
-        return schedules.register(name)(cls)
-
-    return file
+register_schedule = schedules.named
+"""Class decorator: files a `Schedule` under `name`."""
 
 
 class ScheduledProgram:

@@ -148,6 +148,6 @@ def test_lenet_takes_less_than_a_minute() -> None:
     graph = trace(models["lenet5"](), torch.zeros(1, 1, 28, 28))
     gated = Gated(Network(graph).eval(), couple(graph))
     images, classes = torch.randn(1000, 1, 28, 28), torch.arange(1000) % 10
-    started = time.perf_counter()
+    started = time.process_time()  # of two cores that others may use too
     score(Shapley(permutations=5), gated, list(zip(images.split(100), classes.split(100), strict=True)))
-    assert time.perf_counter() - started < 60
+    assert time.process_time() - started < 2 * 60
