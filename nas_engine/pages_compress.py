@@ -24,7 +24,11 @@ def compressed(report: Row) -> Iterator[Any]:
         f"accuracies of {report['images']['validation']:,} validation and {report['images']['test']:,} test images"
     )
     if "cut" in states:
-        yield "after the cut: batch norms recalibrated, not trained yet"
+        schedule = report["schedule"]
+        trained = "not trained yet"
+        if schedule["name"] != "one_shot":
+            trained = f"after {schedule['epochs']} epochs of training while channels went"
+        yield f"after the cut: batch norms recalibrated, {trained}"
     yield ""
     for words in report["words"]:
         yield textwrap.fill(words.replace(" %", "\u00a0%"), 110, subsequent_indent="  ")

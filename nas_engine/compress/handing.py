@@ -8,7 +8,7 @@ from typing import Any
 from search_spaces import Network
 
 from ..export import Card, export_bundle
-from ..files import Progress
+from ..files import Progress, read_json
 from . import verdict
 from .allocation import Cut
 from .choosing import Choosing
@@ -62,9 +62,25 @@ def report(
         "without": list(cut.without),
         "widths": {g.name: [len(g), int(cut.keep[g.units].sum())] for g in coupling.groups},
         "words": latency["words"],
-        "warnings": [w for w in (accuracy["before"]["warning"], _disturbed(choosing, latency["times"])) if w],
+        "warnings": [
+            words
+            for words in (accuracy["before"]["warning"], _forced(choosing), _disturbed(choosing, latency["times"]))
+            if words
+        ],
         "choices": str(place.file("choices.json")),
     }
+
+
+def _forced(choosing: Choosing) -> str:
+    """What to say of units that a schedule had to cut at its end."""
+    done = read_json(choosing.place.file("cut.json")).get("schedule", {})
+    if not done.get("forced"):
+        return ""
+    epochs = choosing.request.schedule.epochs
+    return (
+        f"{done['forced']} units were still undecided when the {epochs} epochs of schedule {done['name']!r} ended and "
+        f"were cut at once, which costs accuracy; give it more, such as --set schedule.epochs={2 * epochs}"
+    )
 
 
 def _disturbed(choosing: Choosing, times: Mapping[str, Any]) -> str:

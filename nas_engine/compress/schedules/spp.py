@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from .base import Plan, Schedule, at_least, register_schedule
 from .probabilities import Probabilities, Rules, target_count
 
 _INTERVAL = 180  # iterations, in the paper
+_RATE = 0.05  # A of the paper
+_UPDATES = 7.5  # times 1 / A: updates until ranks that hardly change have settled all probabilities
 
 
 class Held:
@@ -56,22 +59,23 @@ class Probabilistic(Schedule):
     Args:
         every: iterations from one update of the probabilities to the next (t of the paper); None for as many as let
             it be done after about two thirds of the training, 180 (the paper's) at most.
-        rate: the largest increment (A). symmetry: u. increment: "exponential" or "linear".
+        rate: the largest increment (A); None for 0.05 (the paper's), or more where the training is too short for that.
+        symmetry: u. increment: "exponential" or "linear".
         seed: of the draws.
     """
 
     def __init__(
         self,
         every: int | None = None,
-        rate: float = 0.05,
+        rate: float | None = None,
         symmetry: float = 0.25,
         increment: str = "exponential",
         seed: int = 0,
     ) -> None:
         at_least("every", 1 if every is None else every, 1)
         at_least("seed", seed, 0)
-        self._asked, self._seed = every, seed
-        self._rules = Rules(rate, symmetry, increment)
+        self._asked, self._asked_rate, self._seed = every, rate, seed
+        self._rules = Rules(_RATE if rate is None else rate, symmetry, increment)
         self.layers: dict[str, Probabilities] = {}
         self._iterations = self._forced = 0
         self._finished_at: int | None = None
@@ -79,6 +83,8 @@ class Probabilistic(Schedule):
 
     def begin(self, plan: Plan) -> None:
         super().begin(plan)
+        if self._asked_rate is None:
+            self._rules = replace(self._rules, rate=self._pressure())
         self._every = self._asked or self._pace()
         self._iterations = self._forced = 0
         self._finished_at, self._held = None, None
@@ -116,10 +122,18 @@ class Probabilistic(Schedule):
             self._finished_at = self._iterations
             self._show()
 
+    @property
+    def _room(self) -> float:
+        """Iterations in which it should be done; 0 where the length of the training is not known."""
+        return self.plan.epochs * self.plan.batches * 2 / 3
+
+    def _pressure(self) -> float:
+        """The largest increment: more than the paper's where the training has room for fewer updates than it takes."""
+        return min(1.0, max(_RATE, _UPDATES * (self._asked or 1) / self._room)) if self._room else _RATE
+
     def _pace(self) -> int:
-        """The interval that gives the updates which ranks that hardly change need: some 7.5 / A of them."""
-        room = self.plan.epochs * self.plan.batches * 2 / 3
-        return min(_INTERVAL, max(1, int(room * self._rules.rate / 7.5))) if room else _INTERVAL
+        """The interval that gives the updates which ranks that hardly change need."""
+        return min(_INTERVAL, max(1, int(self._room * self._rules.rate / _UPDATES))) if self._room else _INTERVAL
 
     def _show(self, drawn: dict[str, np.ndarray] | None = None) -> None:
         """Set the masks: of evaluation by the probabilities, of training by a draw (the same, without one)."""
@@ -157,6 +171,7 @@ class Probabilistic(Schedule):
         return {
             **super().report(),
             "every": self._every,
+            "rate": self._rules.rate,
             "iterations": self._finished_at,
             "forced": self._forced,
             "recoveries": sum(layer.falls for layer in self.layers.values()),

@@ -244,3 +244,15 @@ def test_a_pruning_that_ends_early_is_completed(digits: DataSplits) -> None:
     assert schedule.finished
     assert schedule.report()["forced"] == sum(math.ceil(0.5 * k.size) for k in masks_of(network).values())
     assert all((~k).sum() == math.ceil(0.5 * k.size) for k in masks_of(network).values())
+
+
+def test_a_short_training_presses_harder() -> None:
+    """So that all is decided within two thirds of it, where the paper's pace would take longer."""
+    network, coupling = residual()
+    rates = {}
+    for epochs in (2, 500):
+        schedule = SppChannels()
+        schedule.begin(Plan(Masked(network, coupling), uniform(coupling, 0.5), Norms, epochs=epochs, batches=9))
+        rates[epochs] = schedule.report()["rate"]
+    assert rates[500] == 0.05
+    assert rates[2] == pytest.approx(7.5 / (2 * 9 * 2 / 3))
