@@ -49,6 +49,11 @@ def _what(report: Row) -> Iterator[str]:
         yield f"widths{rounded}: {listed}{more}"
     if gone:
         yield f"left out: {', '.join(gone)}"
+    held = [f for f in report["uncuttable"] if "output of the network" not in f["reason"]]
+    for frozen in held[:2]:
+        yield f"cannot be cut: the {frozen['channels']:,} channels of {frozen['node']}: {frozen['reason']}"
+    if len(held) > 2:
+        yield f"cannot be cut: channels of {len(held) - 2} more layers, with reasons under uncuttable in report.json"
     yield f"choices: {report['choices']}"
     yield f"bundle:  {report['bundle']}"
     yield f"took {duration(report['seconds'])}"

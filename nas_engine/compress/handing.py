@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from search_spaces import Network
@@ -61,6 +62,7 @@ def report(
         "multiple": choosing.device["multiple"],
         "without": list(cut.without),
         "widths": {g.name: [len(g), int(cut.keep[g.units].sum())] for g in coupling.groups},
+        "uncuttable": [asdict(frozen) for frozen in coupling.frozen],
         "words": latency["words"],
         "warnings": [
             words

@@ -28,6 +28,29 @@ def test_the_page_shows_before_and_after(trained: Made, tmp_path: Path) -> None:
     assert "widths (multiples of" in page
 
 
+def test_the_page_says_what_cannot_be_cut(tmp_path: Path) -> None:
+    (tmp_path / "normed.py").write_text(NORMED)
+    given = ("--data", "digits", "--target", "params=0.8x", "--criterion", "random", "--out", str(tmp_path / "out"))
+    page = " ".join(good("compress", f"{tmp_path / 'normed.py'}:Normed", *given, *QUICK).split())
+    assert "cannot be cut: the 8 channels of first: 'norm' normalises over channels" in page
+    assert "last" not in page.partition("cannot be cut")[2].partition("choices:")[0]  # as every network's outputs stay
+
+
+NORMED = """
+from torch import nn
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.second = nn.Conv2d(1, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 12, 3)
+        self.last = nn.Linear(12, 10)
+
+    def forward(self, x):
+        return self.last(self.second(self.norm(self.first(x))).mean((2, 3)))
+"""
+
+
 def test_json_is_one_document(trained: Made, tmp_path: Path) -> None:
     report = json.loads(good(*line(trained, tmp_path / "out", "--schedule", "one_shot", "--json")))
     assert report["targets"] == ["macs=0.5x"]
