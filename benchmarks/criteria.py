@@ -88,6 +88,7 @@ def names(asked: str | None) -> dict[str, tuple[str, dict[str, Any]]]:
 def gated_model(args: argparse.Namespace, data: DataSplits) -> Gated:
     """The network of the model behind gates, in evaluation mode."""
     shape, classes = data.input_shape, len(data.classes)
+    torch.manual_seed(args.seed)  # of random weights, where none are given
     module = load_model(args.model, input_shape=shape, classes=classes, weights=args.weights)
     graph = trace(module, torch.zeros(1, *shape))
     network = Network(graph, source=module)

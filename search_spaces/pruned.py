@@ -13,14 +13,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from .errors import SpaceError
 from .graph import Graph
 from .space import Architecture, Choice, SearchSpace
 from .spaces import register_space
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .coupling import Block, Coupling
     from .network import Network
 
@@ -113,6 +113,8 @@ class Pruned(SearchSpace):
         nearer. Here an option's index is binomial with a probability from Beta(2, 1), for blocks Beta(3, 1), so sizes
         spread from the smallest to the whole, and half of the members have about half of its arithmetic or more.
         """
+        import numpy as np
+
         of_blocks = np.arange(len(self.choices)) < len(self.removable)
         level = np.where(of_blocks, rng.beta(3, 1), rng.beta(2, 1))
         return self.from_indices(rng.binomial(np.array(self._counts) - 1, level).tolist())
@@ -142,11 +144,15 @@ class Pruned(SearchSpace):
     @cached_property
     def _most(self) -> np.ndarray:
         """(parts,) how many units of each part the whole network has."""
+        import numpy as np
+
         return np.array([len(part) for part in self._parts])
 
     @cached_property
     def _rank(self) -> np.ndarray:
         """(units,) the place of each unit in its part."""
+        import numpy as np
+
         rank = np.zeros(self.coupling.count, dtype=np.int64)
         for part in self._parts:
             rank[part.units] = np.arange(len(part))
@@ -155,6 +161,8 @@ class Pruned(SearchSpace):
     @cached_property
     def _part_of(self) -> np.ndarray:
         """(units,) the position of each unit's part."""
+        import numpy as np
+
         found = np.zeros(self.coupling.count, dtype=np.int64)
         for i, part in enumerate(self._parts):
             found[part.units] = i
@@ -163,6 +171,8 @@ class Pruned(SearchSpace):
     @cached_property
     def _chosen(self) -> np.ndarray:
         """Positions of the parts that are choices, in the order of the choices."""
+        import numpy as np
+
         position = {part.name: i for i, part in enumerate(self._parts)}
         return np.array([position[c.name] for c in self.choices[len(self.removable) :]], dtype=np.int64)
 
