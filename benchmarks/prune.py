@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from nas_engine.compress import verdict
-from nas_engine.compress.allocation import Limits, allocators
+from nas_engine.compress.allocation import Limits, allocators, suited
 from nas_engine.compress.criteria import criteria, score
 from nas_engine.compress.request import made
 from nas_engine.compress.targets import Budget, Target
@@ -58,7 +58,7 @@ def cut(network: Network, data: DataSplits, asked: argparse.Namespace, seed: int
     walk = islice(iter(data.walk(data.train, BATCH, seed=seed)), asked.images // BATCH)
     scores = score(criterion, Gated(network, coupling), walk)
     seconds = time.perf_counter() - started
-    allocation = asked.allocation or ("blocks" if scores.units is None else "global")
+    allocation = asked.allocation or ("blocks" if scores.units is None else suited(type(criterion)))
     allocator = allocators[allocation](coupling, scores, Limits(multiple=asked.multiple), criterion.comparable)
     target = Target.parse(asked.target if asked.target.endswith("x") else f"{asked.target}x")
     chosen = Budget(coupling, [target], {target.metric: make_cost_model(target.metric)}).solve(allocator)
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--criterion", default="taylor")
-    parser.add_argument("--allocation", help="global, uniform or blocks; what suits the criterion, if left out")
+    parser.add_argument("--allocation", help="as of `nas-engine compress`; what suits the criterion, if left out")
     parser.add_argument("--target", default="macs=0.5")
     parser.add_argument("--finetune", type=int, default=2, help="epochs")
     parser.add_argument("--rate", type=float, default=0.01, help="learning rate, falling to 0")

@@ -221,7 +221,8 @@ def compress(
     ] = None,
     criterion: Annotated[str | None, typer.Option(metavar="NAME", help="See: nas-engine list criteria.")] = None,
     allocation: Annotated[
-        str | None, typer.Option(metavar="NAME", help="global (default), uniform, or blocks to leave out whole ones.")
+        str | None,
+        typer.Option(metavar="NAME", help="global, per_cost, uniform, or blocks (whole ones go)."),
     ] = None,
     schedule: Annotated[
         str | None, typer.Option(metavar="NAME", help="one_shot (default) and others: nas-engine list schedules.")

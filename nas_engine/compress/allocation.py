@@ -20,7 +20,7 @@ from search_spaces.errors import ConfigError, SpaceError, did_you_mean
 from search_spaces.graph import Graph
 from search_spaces.registry import Registry
 
-from .criteria.base import Scores
+from .criteria.base import Criterion, Scores
 
 STEPS = 4
 """Multiples that a group must hold to be rounded to them; smaller ones are rounded to a divisor of the multiple."""
@@ -263,6 +263,27 @@ class Global(Allocator):
         return [Removal((score, i, -after), i, after) for i, _, after, score in self._steps()]
 
 
+@register_allocator("per_cost")
+class PerCost(Allocator):
+    """The lowest scores for the MACs that they save go first: one threshold on the ratio of the two.
+
+    For scores that are losses to be expected and add up, as those of Taylor and of ablation: a target in MACs is then
+    bought at the lowest sum of them (the greedy order of a knapsack).
+    """
+
+    def _removals(self) -> list[Removal]:
+        saved = [self._macs_of(group) for group in self.coupling.groups]
+        return [Removal((score / saved[i], i, -after), i, after) for i, _, after, score in self._steps()]
+
+    def _macs_of(self, group: Group) -> int:
+        """MACs that go with one unit of a group of the whole network; at least 1."""
+        if len(group) < 2:
+            return 1
+        keep = self.coupling.all()
+        keep[group.units[0]] = False
+        return max(1, self.coupling.graph.cost.macs - cut(self.coupling, keep).cost.macs)
+
+
 @register_allocator("uniform")
 class Uniform(Allocator):
     """The same share of every group; of groups that have lost as much, the one with the lower scores goes first."""
@@ -288,6 +309,11 @@ class Blocks(Allocator):
             Removal((float(value), i), block=block.name)
             for i, (block, value) in enumerate(zip(self.coupling.blocks, values, strict=True))
         ]
+
+
+def suited(criterion: type[Criterion]) -> str:
+    """The allocator that goes with scores of units."""
+    return PerCost.name if criterion.additive else Global.name
 
 
 def per_layer(

@@ -21,7 +21,7 @@ from search_spaces.graph import Graph
 from ..data import DataSplits
 from ..files import write_text
 from . import verdict
-from .allocation import Allocator, Cut, Limits, allocators, vector_multiple
+from .allocation import Allocator, Cut, Limits, allocators, suited, vector_multiple
 from .criteria import Criterion, Scores, criteria, score
 from .request import Request, made
 from .subject import Subject
@@ -100,7 +100,9 @@ class Choosing:
     @property
     def allocation(self) -> str:
         """The allocation asked for, or the one that goes with the scores."""
-        return self.request.allocation or ("global" if self.scores.units is not None else "blocks")
+        if self.request.allocation or self.scores.units is None:
+            return self.request.allocation or "blocks"
+        return suited(criteria[self.request.criterion.name])
 
     def allocator(self, scores: Scores, name: str = "", multiple: int | None = None) -> Allocator:
         request = self.request

@@ -43,9 +43,10 @@ class Request(Section):
     """A compression.
 
     model, weights: see `search_spaces.models.load_model`; a run's network is RUN or RUN:TRIAL. targets: see `Target`.
-    allocation: `global`, `uniform` or `blocks`; None for `blocks` where the criterion scores nothing else, and `global`
-    elsewhere. multiple: channels that widths are rounded to; None for what fills a
-    vector of the device. images: training images that the criterion judges on, batch_size of them at a time.
+    allocation: `global`, `per_cost`, `uniform` or `blocks`; None for `blocks` where the criterion scores nothing else,
+    `per_cost` where its scores are losses (taylor, oracle), and `global` elsewhere. multiple: channels that widths are
+    rounded to; None for what fills a vector of the device. images: training images that the criterion judges on,
+    batch_size of them at a time.
     finetune: epochs of training after the cut, with optimizer; distill: with the uncut network as a teacher.
     threads: of trainings, by default all cores; device: where latency counts.
     """

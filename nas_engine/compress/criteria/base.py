@@ -52,11 +52,13 @@ class Criterion(ABC):
         needs: which of `NEEDS` it uses; one that needs none of activations, gradients, labels, ablation is given no
             batches.
         comparable: whether scores of different groups are on one scale; others are ranked within a group only.
+        additive: whether scores are losses to be expected, which add up and can be weighed against what is saved.
     """
 
     name: ClassVar[str] = ""
     needs: frozenset[str] = frozenset({"weights"})
     comparable: bool = True
+    additive: ClassVar[bool] = False
 
     def begin(self, gated: Gated) -> None:
         """Keep what later calls need; `gated.network`, `gated.coupling`."""

@@ -36,6 +36,7 @@ class Oracle(Criterion):
     """
 
     needs = frozenset({"ablation", "labels"})
+    additive = True
 
     def __init__(self, over: str = "set", power: int = 2, rows: int = 512) -> None:
         if over not in OVER:

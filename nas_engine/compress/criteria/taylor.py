@@ -43,6 +43,7 @@ class Taylor(Criterion):
     """
 
     needs = frozenset({"gradients", "labels"})
+    additive = True
 
     def __init__(self, form: str = "gate", examples: bool = False, power: int = 2, batches: int | None = None) -> None:
         if form not in FORMS:

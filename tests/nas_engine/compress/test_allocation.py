@@ -15,10 +15,11 @@ from nas_engine.compress.allocation import (
     channels_per_unit,
     granule,
     per_layer,
+    suited,
     unit_scores,
     vector_multiple,
 )
-from nas_engine.compress.criteria import Scores
+from nas_engine.compress.criteria import Scores, criteria
 from search_spaces import GraphBuilder, trace
 from search_spaces.coupling import Coupling, couple, loosen
 from search_spaces.errors import ConfigError, SpaceError
@@ -185,3 +186,18 @@ def test_what_cannot_be_asked(resnet20: Coupling) -> None:
     with pytest.raises(ConfigError, match="3 ratios for 12 groups"):
         per_layer(resnet20, drawn(resnet20), [0.5] * 3)
     assert vector_multiple("Some processor", "cuda") == 8
+
+
+def test_what_saves_more_goes_first_at_equal_scores() -> None:
+    """Channels of large images cost more MACs than those of small ones."""
+    g = GraphBuilder((3, 16, 16))
+    x = g.add("conv2d", g.input, name="large", out_channels=8, kernel_size=3, padding=1)
+    x = g.add("conv2d", x, name="small", out_channels=8, kernel_size=3, stride=4, padding=1)
+    coupling = couple(g.build(g.add("conv2d", x, name="out", out_channels=4)))
+    scores = Scores(units=np.ones(coupling.count))
+    allocator = allocators["per_cost"](coupling, scores)
+    assert [coupling.groups[r.group].name for r in allocator.removals[:7]] == ["large"] * 7
+    dear = Scores(units=np.where(coupling.group_of == 0, 1e6, 1.0))
+    assert coupling.groups[allocators["per_cost"](coupling, dear).removals[0].group].name == "small"
+    assert suited(criteria["taylor"]) == "per_cost"
+    assert suited(criteria["magnitude"]) == "global"
