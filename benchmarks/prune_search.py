@@ -1,12 +1,12 @@
-"""Searching what to cut against uniform cuts and one global threshold, at the same measured latency.
+"""Searching what to cut against uniform cuts and global thresholds, at the same measured latency.
 
     python -m benchmarks.prune_search --model resnet56 --data ../shared/data/cifar10_jpeg --bound 0.5 --finetune 2 \
         --weights ../shared/data/resnet_cifar10_weights/resnet56.safetensors --seeds 3
 
 The search is a run of the engine over the space `pruned` under `latency_ms <= BOUNDx`; its result is the candidate of
 the highest validation accuracy, after the search's own short trainings, among those that meet the bound when measured
-(the nearest, where none does). The other two are the largest cuts along their allocator's order that take no longer
-than it, all measured in turns. Then all three start again from the weights that were given, and get the same batch
+(the nearest, where none does). The others are the largest cuts along their allocator's order that take no longer than
+it, all measured in turns. Then all start again from the weights that were given, and get the same batch
 norms and the same training (`benchmarks.prune`), with the same seeds. What the search cost beside is in `search_s`.
 
 The given weights have seen the validation images in their own training, so validation only orders cuts; accuracies
@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--bound", type=float, default=0.5, help="share of the measured latency")
     parser.add_argument("--criterion", default="taylor")
+    parser.add_argument("--rivals", nargs="+", default=["uniform", "global", "per_cost"], help="allocators")
     parser.add_argument("--finetune", type=int, default=2, help="epochs of the training that is compared")
     parser.add_argument("--rate", type=float, default=0.01, help="learning rate, falling to 0")
     parser.add_argument("--seeds", type=int, default=3)
@@ -169,7 +170,7 @@ def main() -> None:
     run, best, search_s = searched(asked)
     data = cifar(asked.data, limit=asked.limit, seed=0)
     whole = traced(load_model(asked.model, input_shape=data.input_shape, weights=asked.weights), data)
-    rivals = {name: along(name, whole, data, run, asked) for name in ("uniform", "global")}
+    rivals = {name: along(name, whole, data, run, asked) for name in asked.rivals}
     times = latencies([best.graph, *(arm.graph for arms in rivals.values() for arm in arms)])
     arms = {"searched": best}
     first = 1
@@ -185,7 +186,7 @@ def main() -> None:
             "params_ratio": arm.graph.cost.params / whole.graph.cost.params,
         }
         figures[name] = {**ratios, **judged(arm, asked)}
-    left_out = ("weights", "data", "results", "threads", "measure")
+    left_out = ("weights", "data", "results", "threads", "measure", "rivals")
     settings = {**{k: v for k, v in vars(asked).items() if k not in left_out}, "data": asked.data.name}
     gap = {
         f"ahead_of_{n}": figures["searched"]["accuracy_finetuned"] - figures[n]["accuracy_finetuned"] for n in rivals
