@@ -83,6 +83,11 @@ class Signature:
             raise GraphError(f"operator {self.operator.name!r} is primitive; it has no body to inline")
         return tuple((n.name, n.signature, n.inputs) for n in self.body.inline().nodes)
 
+    @cached_property
+    def evaluated(self) -> Signature:
+        """The signature of the operator as it is in evaluation."""
+        return Signature.of(self.operator.evaluated(), self.inputs)
+
     def __repr__(self) -> str:
         return f"{self.operator!r} on {self.inputs} -> {self.shape}"
 

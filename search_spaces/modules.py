@@ -241,7 +241,21 @@ class Gru(nn.GRU, Stateful):
         return result
 
 
+class StochasticDepth(nn.Module):
+    """Residual branches of single examples left out in training (Huang et al. 2016), the others scaled up for it."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.p:
+            return x
+        kept = x.new_empty(x.shape[0], *(1,) * (x.dim() - 1)).bernoulli_(1 - self.p)
+        return x * (kept / (1 - self.p))
+
+
 MODULES: dict[str, type[nn.Module]] = {
-    c.__name__: c for c in (Stateful, VariationalDropout, WordDropout, Recurrence, Lstm, Gru)
+    c.__name__: c for c in (Stateful, VariationalDropout, WordDropout, Recurrence, Lstm, Gru, StochasticDepth)
 }
 """What constructors may name."""

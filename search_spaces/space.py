@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .graph import Graph, Shape
+    from .scaling.rules import Scaling
 
 Option = int | float | str | bool
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # in the order of text, so that codes sort
@@ -181,6 +182,19 @@ class SearchSpace(ABC):
         largest = self.from_indices([len(c.options) - 1 for c in self.choices])
         yield largest
         yield from self.neighbours(largest)
+
+    def envelope_graphs(self) -> Iterator[Graph]:
+        """Graphs that together bear every weight at its largest; by default those of `envelope`."""
+        yield from map(self.graph, self.envelope())
+
+    def scaled(self, architecture: Architecture, scaling: Scaling) -> Graph:
+        """The graph of a member with multiplied depth, width and resolution; see `search_spaces.scaling`.
+
+        By default the member's graph is grown as that of any network is; a space that knows its stages does it by them.
+        """
+        from .scaling import grow
+
+        return grow(self.graph(architecture), scaling)
 
     @property
     def reference(self) -> Architecture | None:

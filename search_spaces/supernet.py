@@ -204,8 +204,8 @@ def _largest_slots(space: SearchSpace) -> list[tuple[str, nn.Module | nn.Paramet
     """Every slot of the space, made from the node that has it at its largest."""
     largest: dict[str, Node] = {}
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-    for architecture in space.envelope():
-        for node in space.graph(architecture).simplify().nodes:
+    for graph in space.envelope_graphs():
+        for node in graph.simplify().nodes:
             if node.signature.pure or (node.name in largest and largest[node.name].signature is node.signature):
                 continue
             _widen(node, largest, shapes)

@@ -20,6 +20,7 @@ _WHOLE = {"embedding": (0,), "functional_embedding": (0,), "word_dropout": (0,)}
 @cache
 def units(signature: Signature) -> Units:
     """The units of a signature with the times each is run; a negative number takes back what runs only once."""
+    signature = signature.evaluated
     body = signature.body
     if body is None or signature.operator.fused:
         return ((signature, 1),) if runs(signature) else ()

@@ -107,6 +107,22 @@ class Dropout(Operator):
         return f"nn.{kinds[self.kind]}({self.p})"
 
 
+@register_operator("drop_path")
+class DropPath(Operator):
+    """Stochastic depth: in training its input is left out with probability `p`, for each example by itself."""
+
+    p: float = 0.1
+    view = True
+
+    def shape(self, *inputs: Shape) -> Shape:
+        if not 0 <= self.p < 1:
+            raise GraphError(f"drop_path takes a probability from 0 to below 1; got {self.p}")
+        return inputs[0]
+
+    def constructor(self, *inputs: Shape) -> str:
+        return f"StochasticDepth({self.p})"
+
+
 @register_operator("add")
 class Add(Operator):
     """Element-wise sum of two or more tensors, with broadcasting."""

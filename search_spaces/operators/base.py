@@ -101,6 +101,10 @@ class Operator:
     def body(self, *inputs: Shape) -> Graph | None:
         return None
 
+    def evaluated(self) -> Operator:
+        """What it is in evaluation: the same, without what acts in training alone, so that both have one latency."""
+        return self
+
     def moving(
         self, inputs: Sequence[Shape], output: Shape, params: int = 0, macs: int = 0, adds: int = 0, shifts: int = 0
     ) -> Cost:

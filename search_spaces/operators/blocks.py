@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .base import Operator, Shape, register_operator
@@ -10,10 +11,10 @@ if TYPE_CHECKING:
     from ..graph import Graph
 
 
-def make_divisible(value: float, divisor: int = 8) -> int:
-    """Nearest multiple of `divisor`, at least `divisor`, never below 90 % of the value (MobileNetV2's rounding)."""
+def make_divisible(value: float, divisor: int = 8, limit: float = 0.9) -> int:
+    """Nearest multiple of `divisor`, at least `divisor`, never below `limit` of the value (MobileNetV2's rounding)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
+    return rounded + divisor if rounded < limit * value else rounded
 
 
 @register_operator("conv_bn_act")
@@ -82,7 +83,11 @@ class InvertedResidual(Operator):
     expansion: float = 4
     se_ratio: float = 0.0
     activation: str = "relu"
+    drop_path: float = 0.0
     fused = True
+
+    def evaluated(self) -> Operator:
+        return replace(self, drop_path=0.0)
 
     def body(self, *inputs: Shape) -> Graph:
         from ..graph import GraphBuilder
@@ -106,6 +111,8 @@ class InvertedResidual(Operator):
             x = g.add("squeeze_excite", x, name="se", reduced=make_divisible(hidden * self.se_ratio))
         x = g.add("conv_bn_act", x, name="project", out_channels=self.out_channels, kernel_size=1, activation=None)
         if x.shape == inputs[0]:
+            if self.drop_path:
+                x = g.add("drop_path", x, name="drop", p=self.drop_path)
             x = g.add("add", g.input, x, name="residual")
         return g.build(x)
 
