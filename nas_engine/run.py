@@ -164,7 +164,7 @@ class RunDirectory:
             path = self.stage(name) / "inputs.json"
             if not path.exists() or {p.name for p in path.parent.iterdir()} <= {"inputs.json", "spent.json"}:
                 continue
-            changed = differences(read_json(path), dict(inputs))
+            changed = differences(read_json(path), dict(inputs), usual=Config().model_dump(mode="json"))
             if changed:
                 raise RunError(
                     f"run {self.location!r} was begun with {'; '.join(changed[:4])}. Set these back, choose another "
@@ -284,11 +284,18 @@ class RunDirectory:
                 self.mirror.forget(later)
 
 
-def differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """`key was x, now y` for every leaf that differs."""
+def differences(old: Any, new: Any, where: str = "", usual: Any = None) -> list[str]:
+    """`key was x, now y` for every leaf that differs.
+
+    A key that `old` lacks, as it was written before there was one, counts as what is `usual`.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = dict.fromkeys([*old, *new])
-        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{where}.{k}" if where else k)]
+        known = usual if isinstance(usual, dict) else {}
+        return [
+            d
+            for k in dict.fromkeys([*old, *new])
+            for d in differences(old.get(k, known.get(k)), new.get(k), f"{where}.{k}" if where else k, known.get(k))
+        ]
     if isinstance(old, list | tuple) and isinstance(new, list | tuple):
         return [] if list(old) == list(new) else [f"{where} {list(old)!r}, now {list(new)!r}"]
     return [] if old == new else [f"{where} {old!r}, now {new!r}"]

@@ -96,6 +96,16 @@ def test_a_stage_begun_from_nothing_drops_what_followed_the_old_one(tmp_path: Pa
     assert not directory.stage("search").exists()
 
 
+def test_a_setting_that_is_younger_than_the_run_counts_as_usual(tmp_path: Path) -> None:
+    directory, settings = RunDirectory(tmp_path / "r"), Config().supernet.model_dump(mode="json")
+    older = {k: v for k, v in settings.items() if k != "random_members"}
+    directory.begin("supernet", {"supernet": older})
+    (directory.stage("supernet") / "history.jsonl").write_text("{}\n")
+    directory.check({"supernet": {"supernet": settings}})
+    with pytest.raises(RunError, match="random_members 2, now 5"):
+        directory.check({"supernet": {"supernet": {**settings, "random_members": 5}}})
+
+
 def test_changed_settings_are_named_with_both_values(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path / "r")
     directory.begin("supernet", {"supernet": {"epochs": 40, "optimizer": {"momentum": 0.9}}, "seed": [1, 2]})
