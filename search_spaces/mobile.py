@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from .errors import SpaceError
 from .graph import Graph, GraphBuilder, Node
 from .operators.blocks import make_divisible
+from .scaling.rules import Rounding, Scaling
 from .space import Architecture, Choice, Option, SearchSpace
 from .spaces import register_space
 
@@ -85,30 +86,37 @@ class Mobile(SearchSpace):
         super().__init__(choices, input_shape=input_shape, classes=classes)
 
     def graph(self, architecture: Architecture) -> Graph:
-        a = architecture.values
+        return self.scaled(architecture, Scaling())
+
+    def scaled(self, architecture: Architecture, scaling: Scaling) -> Graph:
+        """A member with multiplied depth, width and resolution; blocks that come to a stage are as its last one."""
+        a, rounding = architecture.values, Rounding()
         g = GraphBuilder(self.input_shape)
         x = g.input
-        if a["resolution"] != x.shape[1] or x.shape[1] != x.shape[2]:
-            x = g.add("resize", x, name="resize", size=a["resolution"])
-        act = a["activation"]
-        x = g.add("conv_bn_act", x, name="stem", out_channels=self.stem, stride=self.stem_stride, activation=act)
+        size = rounding.resolution(int(a["resolution"]), scaling.resolution)
+        if size != x.shape[1] or x.shape[1] != x.shape[2]:
+            x = g.add("resize", x, name="resize", size=size)
+        act, (stem, head) = a["activation"], (rounding.width(n, scaling.width) for n in (self.stem, self.head))
+        x = g.add("conv_bn_act", x, name="stem", out_channels=stem, stride=self.stem_stride, activation=act)
         for i in range(len(self.widths)):
-            x = self._stage(g, x, i, a)
-        x = g.add("conv_bn_act", x, name="head", out_channels=self.head, kernel_size=1, activation=act)
+            x = self._stage(g, x, i, a, scaling)
+        x = g.add("conv_bn_act", x, name="head", out_channels=head, kernel_size=1, activation=act)
         return g.build(g.add("classifier", x, name="classifier", classes=self.classes, dropout=self.dropout))
 
-    def _stage(self, g: GraphBuilder, x: Node, i: int, a: dict[str, Option]) -> Node:
+    def _stage(self, g: GraphBuilder, x: Node, i: int, a: dict[str, Option], scaling: Scaling) -> Node:
         stage = f"stage{i}"
-        width = make_divisible(self.widths[i] * float(a[f"{stage}.width"]))
-        for block in range(int(a[f"{stage}.depth"])):
+        width = make_divisible(self.widths[i] * float(a[f"{stage}.width"]) * scaling.width)
+        depth = int(a[f"{stage}.depth"])
+        for block in range(Rounding().depth(depth, scaling.depth)):
+            like = f"{stage}.block{min(block, depth - 1)}"
             x = g.add(
                 "inverted_residual",
                 x,
                 name=f"{stage}.block{block}",
                 out_channels=width,
-                kernel_size=a[f"{stage}.block{block}.kernel"],
+                kernel_size=a[f"{like}.kernel"],
                 stride=self.strides[i] if block == 0 else 1,
-                expansion=a[f"{stage}.block{block}.expansion"],
+                expansion=a[f"{like}.expansion"],
                 se_ratio=0.25 if a[f"{stage}.se"] else 0.0,
                 activation=a["activation"],
             )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from .errors import SpaceError
 from .graph import Graph
+from .memo import Memo
 from .space import Architecture, Choice, SearchSpace
 from .spaces import register_space
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from .coupling import Block, Coupling
     from .network import Network
-
-_GRAPHS = 4096
 
 
 @register_space("pruned")
@@ -80,7 +79,7 @@ class Pruned(SearchSpace):
         if not choices:
             raise SpaceError(f"nothing of model {model!r} can be cut: {_reasons(self.coupling)}")
         super().__init__(choices, input_shape=shape, classes=classes)
-        self._made = lru_cache(maxsize=_GRAPHS)(self._cut)
+        self._made = Memo(self._cut)
 
     def _choices(self) -> tuple[list[Choice], dict[str, tuple[int, ...]]]:
         """The choices, and how many units each option of a group keeps."""
@@ -204,13 +203,6 @@ class Pruned(SearchSpace):
         state, network = module.state_dict(), Network(self.coupling.graph)
         network.load_state_dict({name: state[name] for name in network.state_dict()})
         return network.eval()
-
-    def __getstate__(self) -> dict[str, object]:
-        return {k: v for k, v in self.__dict__.items() if k != "_made"}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        self._made = lru_cache(maxsize=_GRAPHS)(self._cut)
 
 
 def _kept_name(block: Block) -> str:

@@ -183,18 +183,16 @@ class SearchSpace(ABC):
         yield largest
         yield from self.neighbours(largest)
 
-    def envelope_graphs(self) -> Iterator[Graph]:
-        """Graphs that together bear every weight at its largest; by default those of `envelope`."""
-        yield from map(self.graph, self.envelope())
-
     def scaled(self, architecture: Architecture, scaling: Scaling) -> Graph:
         """The graph of a member with multiplied depth, width and resolution; see `search_spaces.scaling`.
 
-        By default the member's graph is grown as that of any network is; a space that knows its stages does it by them.
+        Images stay those of the data: the network brings them to its resolution itself. By default the member's graph
+        is grown as that of any network is; a space that knows its stages does it by them.
         """
-        from .scaling import grow
+        from .scaling.growing import grow
+        from .scaling.resizing import behind_resize
 
-        return grow(self.graph(architecture), scaling)
+        return behind_resize(grow(self.graph(architecture), scaling), self.input_shape)
 
     @property
     def reference(self) -> Architecture | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any, ClassVar
 
 from ..errors import SpaceError, did_you_mean
 from ..graph import Graph, GraphBuilder
+from ..memo import Memo
 from ..scaling.rules import Scaling
 from ..space import Architecture, Choice, Option, SearchSpace
 from .family import families, skeleton
@@ -58,7 +58,7 @@ class FamilySpace(SearchSpace):
         base = skeleton(self.member)
         if drop_path is not None:
             base = replace(base, drop_path=drop_path)
-        self.base = base.at_stride(stride if stride is not None else _largest_stride(min(sizes)))
+        self.base = base.at_stride(stride if stride is not None else largest_stride(min(sizes)))
         self.depths, self.multipliers = tuple(sorted(set(depths))), tuple(sorted(multipliers))
         self.vary = {name: tuple(options) for name, options in (self.varied if vary is None else vary).items()}
         self._check_vary()
@@ -66,7 +66,7 @@ class FamilySpace(SearchSpace):
         for row in self.base.rows:
             choices += self._row_choices(row)
         super().__init__(choices, input_shape=shape, classes=classes)
-        self._made = lru_cache(maxsize=4096)(self._skeleton)
+        self._made = Memo(self._skeleton)
 
     def _check_member(self) -> None:
         known = families[self.family].members
@@ -74,7 +74,7 @@ class FamilySpace(SearchSpace):
             raise SpaceError(f"space {self.name!r} has no member {self.member!r}: {did_you_mean(self.member, known)}")
 
     def _check_vary(self) -> None:
-        known = {name for row in self.base.rows if row.repeats for name, _ in row.attributes}
+        known = {name for row in self.base.rows if row.repeats for name in dict(row.attributes)}
         for name in self.vary:
             if name not in known:
                 raise SpaceError(f"blocks of {self.member!r} have no attribute {name!r}: {did_you_mean(name, known)}")
@@ -83,13 +83,20 @@ class FamilySpace(SearchSpace):
         if not row.repeats:
             return []
         depths = tuple(sorted({max(1, row.repeats + more) for more in self.depths}))
-        found = [Choice(f"{row.name}.depth", depths), Choice(f"{row.name}.width", self.multipliers)]
+        found = [Choice(f"{row.name}.depth", depths)]
+        if self._leader(row) == row.name:
+            found.append(Choice(f"{row.name}.width", self.multipliers))
         own = dict(row.attributes)
-        return found + [Choice(f"{row.name}.{n}", self.options_of(row, n)) for n in self.vary if n in own]
+        varied = {n: self.options_of(row, n) for n in self.vary if n in own}
+        return found + [Choice(f"{row.name}.{n}", options) for n, options in varied.items() if options]
 
     def options_of(self, row: Row, attribute: str) -> tuple[Option, ...]:
-        """The options of an attribute in a stage; a family may leave some out."""
+        """The options of an attribute in a stage; a family may leave some out, or all where it is not searched."""
         return self.vary[attribute]
+
+    def _leader(self, row: Row) -> str:
+        """The first row of the stage: rows of one stage have one width, or none of them had a residual."""
+        return next((stage[0] for stage in self.base.stages if row.name in stage), row.name)
 
     @property
     def reference(self) -> Architecture:
@@ -114,7 +121,7 @@ class FamilySpace(SearchSpace):
     def _row(self, row: Row, a: Mapping[str, Option]) -> Row:
         width = None
         if row.width is not None:
-            width = self.base.rounding.width(row.width, float(a[f"{row.name}.width"]), row.divisor)
+            width = self.base.rounding.width(row.width, float(a[f"{self._leader(row)}.width"]), row.divisor)
         chosen = {n: a[f"{row.name}.{n}"] for n in self.vary if f"{row.name}.{n}" in a}
         return replace(row.with_(**chosen), width=width, repeats=int(a[f"{row.name}.depth"]))
 
@@ -131,15 +138,8 @@ class FamilySpace(SearchSpace):
             x = g.add("resize", x, name="resize", size=table.resolution)
         return g.build(table.extend(g, x, self.classes))
 
-    def __getstate__(self) -> dict[str, object]:
-        return {k: v for k, v in self.__dict__.items() if k != "_made"}
 
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        self._made = lru_cache(maxsize=4096)(self._skeleton)
-
-
-def _largest_stride(size: int) -> int:
+def largest_stride(size: int) -> int:
     """The largest power of two that leaves `_SMALLEST_MAP` pixels a side."""
     stride = 1
     while size // (2 * stride) >= _SMALLEST_MAP:

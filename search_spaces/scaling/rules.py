@@ -166,7 +166,7 @@ class Rounding:
         left, total = sum(rows), self.depth(sum(rows), multiplier)
         found = []
         for repeats in reversed(rows):
-            share = max(1, math.floor(repeats / left * total + 0.5))
+            share = max(1, round(repeats / left * total))  # halves go to the even number, as in timm
             found.append(share)
             left, total = left - repeats, total - share
         return found[::-1]
