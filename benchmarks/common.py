@@ -27,10 +27,14 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def publish(name: str, figures: dict[str, Any]) -> None:
-    """Write the figures with their provenance to `results/benchmarks/NAME.json` and print them as the last line."""
+def publish(name: str, figures: dict[str, Any], details: dict[str, Any] | None = None) -> None:
+    """Write the figures with their provenance to `results/benchmarks/NAME.json` and print them as the last line.
+
+    `details` are written, but not printed.
+    """
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({**figures, "provenance": provenance()}, indent=1) + "\n")
+    written = {**figures, **(details or {}), "provenance": provenance()}
+    (RESULTS / f"{name}.json").write_text(json.dumps(written, indent=1) + "\n")
     print(json.dumps(figures))
 
 

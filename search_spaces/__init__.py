@@ -6,7 +6,7 @@ Importing this package does not import torch; `Network`, `Supernet` and `trace` 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import mobile, nasbench201, pruned, recurrent  # noqa: F401
+from . import compound, families, mobile, nasbench201, pruned, recurrent  # noqa: F401
 from .errors import EngineError, GraphError, SpaceError
 from .graph import Graph, GraphBuilder, Node, Signature
 from .operators import (  # noqa: F401
@@ -25,6 +25,8 @@ from .operators import (  # noqa: F401
     parameters,
     pooling,
     register_operator,
+    residual,
+    shuffle,
 )
 from .registry import Registry
 from .space import Architecture, Choice, SearchSpace

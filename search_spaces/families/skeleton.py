@@ -149,14 +149,16 @@ class Skeleton:
     def at_stride(self, total: int) -> Skeleton:
         """The network with a total stride of at most `total`: from the input on, strides become 1 until it fits.
 
-        Networks for 224 pixels halve their maps five times, which leaves nothing of an image of 28.
+        Networks for 224 pixels halve their maps five times, which leaves nothing of an image of 28. A pooling that no
+        longer makes maps smaller is left out.
         """
         stride = math.prod(row.stride for row in self.rows)
         rows = []
         for row in self.rows:
             spare = row.stride > 1 and stride > total
             stride = stride // row.stride if spare else stride
-            rows.append(replace(row, stride=1) if spare else row)
+            if not (spare and row.operator.endswith("pool2d")):
+                rows.append(replace(row, stride=1) if spare else row)
         if stride > total:
             raise SpaceError(f"{self.name!r} has a stride of {stride} that cannot be lowered to {total}")
         return replace(self, rows=tuple(rows))

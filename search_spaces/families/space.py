@@ -60,8 +60,11 @@ class FamilySpace(SearchSpace):
             base = replace(base, drop_path=drop_path)
         self.base = base.at_stride(stride if stride is not None else largest_stride(min(sizes)))
         self.depths, self.multipliers = tuple(sorted(set(depths))), tuple(sorted(multipliers))
-        self.vary = {name: tuple(options) for name, options in (self.varied if vary is None else vary).items()}
-        self._check_vary()
+        known = {name for row in self.base.rows if row.repeats for name in dict(row.attributes)}
+        if vary is None:  # what members of the family have, but not all of them
+            vary = {name: options for name, options in self.varied.items() if name in known}
+        self.vary = {name: tuple(options) for name, options in vary.items()}
+        self._check_vary(known)
         choices = [Choice("resolution", sizes)]
         for row in self.base.rows:
             choices += self._row_choices(row)
@@ -73,8 +76,7 @@ class FamilySpace(SearchSpace):
         if self.member not in known:
             raise SpaceError(f"space {self.name!r} has no member {self.member!r}: {did_you_mean(self.member, known)}")
 
-    def _check_vary(self) -> None:
-        known = {name for row in self.base.rows if row.repeats for name in dict(row.attributes)}
+    def _check_vary(self, known: set[str]) -> None:
         for name in self.vary:
             if name not in known:
                 raise SpaceError(f"blocks of {self.member!r} have no attribute {name!r}: {did_you_mean(name, known)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .base import Operator, Shape, register_operator
 
@@ -108,13 +108,33 @@ class InvertedResidual(Operator):
             activation=self.activation,
         )
         if self.se_ratio:
-            x = g.add("squeeze_excite", x, name="se", reduced=make_divisible(hidden * self.se_ratio))
+            x = g.add("squeeze_excite", x, name="se", **self._gate(inputs[0][0], hidden))
         x = g.add("conv_bn_act", x, name="project", out_channels=self.out_channels, kernel_size=1, activation=None)
         if x.shape == inputs[0]:
             if self.drop_path:
                 x = g.add("drop_path", x, name="drop", p=self.drop_path)
             x = g.add("add", g.input, x, name="residual")
         return g.build(x)
+
+    def _gate(self, channels: int, hidden: int) -> dict[str, Any]:
+        """Attributes of squeeze-and-excite, from the block's input channels and the expanded ones."""
+        return {"reduced": make_divisible(hidden * self.se_ratio)}
+
+
+@register_operator("mbconv")
+class MBConv(InvertedResidual):
+    """EfficientNet's inverted residual (Tan and Le 2019): SiLU, and a sigmoid gate.
+
+    As in the released code `se_ratio` is of the channels that enter the block, so expansion does not enlarge the gate.
+    """
+
+    expansion: float = 6
+    se_ratio: float = 0.25
+    activation: str = "silu"
+
+    def _gate(self, channels: int, hidden: int) -> dict[str, Any]:
+        reduced = max(1, round(channels * self.se_ratio))
+        return {"reduced": reduced, "activation": self.activation, "gate": "sigmoid"}
 
 
 @register_operator("classifier")
@@ -130,6 +150,33 @@ class Classifier(Operator):
 
         g = GraphBuilder(*inputs)
         x = g.add("mean", g.input, name="pool")
+        if self.dropout:
+            x = g.add("dropout", x, name="dropout", p=self.dropout)
+        return g.build(g.add("linear", x, name="linear", out_features=self.classes))
+
+
+@register_operator("pooled_classifier")
+class PooledClassifier(Operator):
+    """Global mean, a hidden layer with an activation, dropout, linear layer: `(C, H, W) -> (classes,)`.
+
+    The efficient last stage of MobileNetV3 (Howard et al. 2019, section 5.1): the last 1x1 convolution comes after the
+    pooling, on one pixel.
+    """
+
+    classes: int
+    hidden: int
+    activation: str = "hardswish"
+    dropout: float = 0.0
+    fused = True
+
+    def body(self, *inputs: Shape) -> Graph:
+        from ..graph import GraphBuilder
+
+        g = GraphBuilder(*inputs)
+        x = g.add("mean", g.input, name="pool", axes=(-2, -1), keepdim=True)
+        x = g.add("conv2d", x, name="hidden", out_channels=self.hidden, bias=True)
+        x = g.add("activation", x, name="act", kind=self.activation)
+        x = g.add("flatten", x, name="flatten")
         if self.dropout:
             x = g.add("dropout", x, name="dropout", p=self.dropout)
         return g.build(g.add("linear", x, name="linear", out_features=self.classes))

@@ -12,6 +12,8 @@ from search_spaces.operators.arithmetic import COMBINATIONS, FUNCTIONS, SCALARS
 from search_spaces.operators.blocks import make_divisible
 from search_spaces.operators.movement import PAD_MODES
 from search_spaces.operators.pooling import REDUCTIONS, RESIZE_MODES
+from tests.search_spaces.families.test_resnet import EXAMPLES as RESIDUAL
+from tests.search_spaces.families.test_shufflenet import EXAMPLES as SHUFFLED
 from tests.search_spaces.test_multiplication_free import EXAMPLES as MULTIPLICATION_FREE
 from tests.search_spaces.test_recurrent_operators import EXAMPLES as RECURRENT
 
@@ -25,6 +27,7 @@ WITHOUT_WEIGHTS: tuple[Example, ...] = (
     example("choice", IMAGE, label="width", option=16, level=0.5),
     example("choice", IMAGE, label="operator", option="conv"),
     *(example("dropout", IMAGE, p=0.3, kind=kind) for kind in ("element", "channel", "alpha")),
+    example("drop_path", IMAGE, p=0.3),
     example("add", IMAGE, IMAGE),
     example("add", IMAGE, IMAGE, (8, 1, 1)),
     example("multiply", IMAGE, (8, 1, 1)),
@@ -153,7 +156,10 @@ BLOCKS: tuple[Example, ...] = (
     example("squeeze_excite", IMAGE, reduced=4),
     example("inverted_residual", IMAGE, out_channels=8, kernel_size=5, expansion=3, se_ratio=0.25),
     example("inverted_residual", IMAGE, out_channels=16, stride=2, expansion=1, activation="hardswish"),
+    example("mbconv", IMAGE, out_channels=8, kernel_size=5),
+    example("mbconv", IMAGE, out_channels=16, stride=2, expansion=1, se_ratio=0.0),
     example("classifier", IMAGE, classes=10, dropout=0.2),
+    example("pooled_classifier", IMAGE, classes=10, hidden=16, dropout=0.2),
     example("relu_conv_bn", IMAGE, out_channels=6, stride=2),
     example(
         "nasbench201_cell",
@@ -180,7 +186,8 @@ IN_PLACE = {
 def test_every_operator_has_an_example() -> None:
     """Operators of search_spaces; what tests and users register is theirs to check."""
     ours = {name for name, operator in operators.items() if operator.__module__.startswith("search_spaces.")}
-    missing = sorted(ours - set(IN_PLACE) - {case.operator for case in EXAMPLES + MULTIPLICATION_FREE + RECURRENT})
+    elsewhere = MULTIPLICATION_FREE + RECURRENT + RESIDUAL + SHUFFLED
+    missing = sorted(ours - set(IN_PLACE) - {case.operator for case in EXAMPLES + elsewhere})
     assert not missing, f"add an example of {', '.join(missing)} to EXAMPLES in {__file__}"
 
 

@@ -8,7 +8,7 @@ import torch
 from search_spaces import GraphError, Network, SpaceError
 from search_spaces.families import Row, Skeleton, skeleton
 from search_spaces.scaling import Rounding, Scaling
-from search_spaces.scaling.resizing import behind_resize
+from search_spaces.scaling.image import behind_resize
 
 
 def table(**settings: object) -> Skeleton:
