@@ -116,6 +116,11 @@ class Node:
         return self.signature.operator.attributes
 
 
+def slot(node: Node) -> str:
+    """Path of the module that a node calls: its name, but for nodes that call another node's module again."""
+    return node.attributes["slot"] if node.operator == "again" else node.name
+
+
 @dataclass(frozen=True)
 class Graph:
     """Operators in topological order, with the names of the outputs.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .errors import GraphError
 from .graph import Graph, Node
+from .graph import slot as slot
 from .modules import MODULES
 from .operators.foreign import Other
 
@@ -129,11 +130,6 @@ def find(root: nn.Module, path: str) -> nn.Module | Tensor | None:
     for name in path.split("."):
         thing = getattr(thing, name, None)
     return thing
-
-
-def slot(node: Node) -> str:
-    """Path of the module that a node calls: its name, but for nodes that call another node's module again."""
-    return node.attributes["slot"] if node.operator == "again" else node.name
 
 
 def fetch(root: nn.Module, path: str) -> Callable[[], Tensor]:

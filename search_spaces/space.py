@@ -183,6 +183,10 @@ class SearchSpace(ABC):
         yield largest
         yield from self.neighbours(largest)
 
+    def envelope_graphs(self) -> Iterator[Graph]:
+        """Graphs that together bear every weight at its largest; by default those of `envelope`."""
+        yield from map(self.graph, self.envelope())
+
     def scaled(self, architecture: Architecture, scaling: Scaling) -> Graph:
         """The graph of a member with multiplied depth, width and resolution; see `search_spaces.scaling`.
 
@@ -190,7 +194,7 @@ class SearchSpace(ABC):
         is grown as that of any network is; a space that knows its stages does it by them.
         """
         from .scaling.growing import grow
-        from .scaling.resizing import behind_resize
+        from .scaling.image import behind_resize
 
         return behind_resize(grow(self.graph(architecture), scaling), self.input_shape)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from ..graph import Graph, Node
-from ..network import slot
+from ..graph import Graph, Node, slot
 from .units import Block
 
 

@@ -19,10 +19,14 @@ from .rules import run
 from .units import NONE, Coupling, Edge, Frozen, Group
 
 
-def couple(graph: Graph) -> Coupling:
+def couple(graph: Graph, *, exact: bool = True) -> Coupling:
     """Units, groups and removable blocks of a graph, found by running labels through it.
 
     Names refer to the simplified graph. What cannot be cut is listed with the reason.
+
+    Args:
+        exact: whether a cut network must compute what the whole one does with zeros in the place of what is gone.
+            Without it, for networks that are trained anew, channels that a norm or a mean joins may change in number.
 
     >>> from search_spaces import GraphBuilder
     >>> g = GraphBuilder((3, 8, 8))
@@ -32,7 +36,7 @@ def couple(graph: Graph) -> Coupling:
     [('first', 4)]
     """
     graph = graph.simplify()
-    flow = run(graph)
+    flow = run(graph, exact)
     components = _components(flow)
     reasons = _reasons(flow, components)
     units = _numbered(flow, components, reasons)
@@ -101,7 +105,8 @@ def _reasons(flow: Flow, component: np.ndarray) -> dict[int, str]:
     for name, labels in flow.values.items():
         only = np.unique(component[labels])
         if len(only) == 1 and labels.ndim == len(flow.graph[name].shape):
-            reasons.setdefault(int(only[0]), f"nothing of {name!r} would be left")
+            alone = f"nothing of {name!r} would be left" if flow.exact else f"{name!r} is one unit"
+            reasons.setdefault(int(only[0]), alone)
     return reasons
 
 

@@ -36,6 +36,8 @@ class Flow:
 
     Attributes:
         graph: what runs.
+        exact: whether what is left of a network must compute what it did when the rest reads zeros. Otherwise only
+            shapes must fit, and what joins channels, as a layer norm does, lets their number change.
         values: labels of each node's value.
         tensors: atoms along each axis of the tensors of modules, by name in state dicts; None where it bears none.
         bare: labels of bare parameters and buffers, with all their axes.
@@ -47,6 +49,7 @@ class Flow:
     """
 
     graph: Graph
+    exact: bool = True
     values: dict[str, Labels] = field(default_factory=dict)
     tensors: dict[str, tuple[Labels | None, ...]] = field(default_factory=dict)
     bare: dict[str, Labels] = field(default_factory=dict)
@@ -101,8 +104,11 @@ class Flow:
         axis %= len(source.shape)
         size = source.shape[axis]
         if labels.size not in (1, labels.shape[axis]):
-            self.fix(labels, node, f"{node.name!r} reads channels that change over the other axes")
-            return np.full(size, FIXED)
+            if self.exact or labels.shape[axis] == 1:
+                self.fix(labels, node, f"{node.name!r} reads channels that change over the other axes")
+                return np.full(size, FIXED)
+            self.merge(labels, axis)  # tokens and position embeddings tell places apart
+            labels = np.moveaxis(labels, axis, 0).reshape(size, -1)[:, :1]
         atoms = np.broadcast_to(labels.reshape(-1), (size,)) if labels.size == 1 else labels.reshape(-1)
         self.readings.append(Reading(node, position, axis, atoms))
         return atoms
@@ -145,9 +151,9 @@ def rule(*operators: str) -> Callable[[Rule], Rule]:
     return file
 
 
-def run(graph: Graph) -> Flow:
-    """Run a simplified graph on labels."""
-    flow = Flow(graph)
+def run(graph: Graph, exact: bool = True) -> Flow:
+    """Run a simplified graph on labels; see `Flow.exact`."""
+    flow = Flow(graph, exact)
     for node in graph.nodes:
         inputs = [flow.values[name] for name in node.inputs]
         known = rules.get(node.operator, _unknown)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..graph import Node, Signature
-from ..network import slot
+from ..graph import Node, Signature, slot
 from ..operators.base import inner_axis, make_operator
 from .labels import FIXED, Flow, Labels, rule, rules, run, spread, squeeze, whole
 
@@ -51,7 +50,8 @@ def _batch_of_one(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
 def _convolution(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
     groups = node.attributes["groups"]
     channels, out = node.signature.inputs[0][0], node.shape[0]
-    if groups > 1 and groups >= channels // groups:
+    many = groups >= channels // groups
+    if groups > 1 and (many or not (flow.exact or _pointwise(node))):
         return _whole_groups(flow, node, inputs[0], channels, out)
     read, atoms = flow.read(node, 0, 0), np.tile(flow.fresh(out // groups), groups)
     if groups > 1:
@@ -61,6 +61,12 @@ def _convolution(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
     else:
         axes = atoms, read[: channels // groups]
     return _made(flow, node, atoms, axes)
+
+
+def _pointwise(node: Node) -> bool:
+    """Whether a kernel is one pixel: such groups are few for good (a shuffle follows); others are of one width."""
+    size = node.attributes["kernel_size"]
+    return size == 1 or (isinstance(size, tuple) and set(size) == {1})
 
 
 def _whole_groups(flow: Flow, node: Node, labels: Labels, channels: int, out: int) -> Labels:
@@ -130,7 +136,7 @@ def _again(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
 # ---- what works on each channel alone ------------------------------------------------------------------------
 
 
-@rule("activation", "dropout", "scalar", "elementwise", "clamp", "cast", "identity")
+@rule("activation", "dropout", "drop_path", "scalar", "elementwise", "clamp", "cast", "identity")
 def _pass(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
     return inputs[0]
 
@@ -158,7 +164,8 @@ def _reduce(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
     (labels,) = inputs
     axes = tuple(inner_axis(node.operator, node.signature.inputs[0], a) for a in node.attributes["axes"])
     if any(labels.shape[a] > 1 for a in axes):
-        flow.fix(labels, node, f"{node.name!r} joins all channels in one number")
+        if flow.exact:
+            flow.fix(labels, node, f"{node.name!r} joins all channels in one number")
         return fixed(node)
     return labels if node.attributes["keepdim"] else labels.squeeze(axes)
 
@@ -173,12 +180,17 @@ def _over_axis(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
 
 @rule("layer_norm", "rms_norm")
 def _layer_norm(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
+    if not flow.exact:
+        return inputs[0]
     flow.fix(inputs[0], node, f"{node.name!r} normalises over channels, so all of them are needed")
     return fixed(node)
 
 
 @rule("group_norm")
 def _group_norm(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
+    labels = inputs[0]
+    if not flow.exact and labels.size == labels.shape[0] > 1:  # as many channels in each group
+        flow.merge(labels.reshape(node.attributes["groups"], -1), 1)
     return _layer_norm(flow, node, inputs)
 
 
@@ -285,7 +297,9 @@ def _select(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
 @rule("pick")
 def _pick(flow: Flow, node: Node, inputs: list[Labels]) -> Labels:
     """Entries of an axis: what is picked may go where its source stays, and the other way round."""
-    axis = node.attributes["axis"] % inputs[0].ndim
+    axis, entries = node.attributes["axis"] % inputs[0].ndim, node.attributes["entries"]
+    if not flow.exact and min(entries) >= 0 and inputs[0].shape[axis] > 1:
+        return inputs[0].take(entries, axis)
     return inputs[0] if inputs[0].shape[axis] == 1 else _border(flow, node, axis)
 
 

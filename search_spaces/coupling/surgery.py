@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import SpaceError
 from ..network import Network
 from ..slices import Kept, part_of
 from .cutting import cut, kept_along
@@ -64,6 +65,8 @@ def operate(
         SpaceError: nothing would be left of a group, or a block is not known.
         GraphError: nodes of operator `other` and no source.
     """
+    if np.asarray(keep).dtype != np.bool_:
+        raise SpaceError("weights can be cut, not repeated: keep is a bool mask here; `cut` gives a wider graph")
     weight = next(network.parameters())
     small = Network(cut(coupling, keep, without), source)
     state, indices = network.state_dict(), {}

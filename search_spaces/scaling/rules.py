@@ -22,7 +22,7 @@ class Scaling:
     """Multipliers of a network's depth, width and resolution.
 
     >>> Scaling(depth=1.2, width=1.1, resolution=1.15).macs
-    1.920
+    1.920...
     """
 
     depth: float = 1.0

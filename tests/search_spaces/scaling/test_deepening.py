@@ -1,6 +1,7 @@
 """Depth: stages are found, and become those of deeper networks of the same family."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_a_deep_stem_is_no_block(timm_graph: Callable[..., Graph]) -> None:
 def test_names_are_slots(traced: Traced) -> None:
     graph = traced(models["resnet20"], 32)
     grown = [grow(graph, Scaling(depth=d)) for d in (1, 4 / 3, 2, 3)]
-    for less, more in zip(grown, grown[1:], strict=False):
+    for less, more in pairwise(grown):
         assert names(less) < names(more)
         for node in less.nodes:
             assert more[node.name].signature == node.signature

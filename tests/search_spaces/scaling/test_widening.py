@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from search_spaces import Graph, GraphBuilder
-from search_spaces.coupling import couple, cut
+from search_spaces import Graph, GraphBuilder, Network
+from search_spaces.coupling import couple, cut, operate
 from search_spaces.errors import SpaceError
 from search_spaces.models import models
 from search_spaces.scaling import Rounding, Scaling, grow, unwidened
@@ -69,10 +69,13 @@ def test_groups_of_channels_keep_their_size() -> None:
     x = g.add("conv2d", g.input, name="first", out_channels=32)
     x = g.add("conv2d", x, name="depthwise", out_channels=32, groups=32, kernel_size=3, padding=1)
     x = g.add("conv2d", x, name="many", out_channels=32, groups=8)
-    x = g.add("conv2d", g.add("conv2d", x, name="between", out_channels=24), name="few", out_channels=24, groups=2)
+    x = g.add("conv2d", g.add("conv2d", x, name="a", out_channels=24), name="few", out_channels=24, groups=2)
+    x = g.add("conv2d", x, name="b", out_channels=32)
+    x = g.add("conv2d", x, name="wide", out_channels=32, groups=2, kernel_size=3, padding=1)
     grown = grow(g.build(g.add("conv2d", x, name="last", out_channels=5)), Scaling(width=1.5))
-    shapes = {name: (grown[name].attributes["groups"], grown[name].shape[0]) for name in ("depthwise", "many", "few")}
-    assert shapes == {"depthwise": (48, 48), "many": (12, 48), "few": (2, 40)}
+    names = ("depthwise", "many", "few", "wide")
+    shapes = {name: (grown[name].attributes["groups"], grown[name].shape[0]) for name in names}
+    assert shapes == {"depthwise": (48, 48), "many": (12, 48), "few": (2, 40), "wide": (3, 48)}
     assert grown["last"].shape == (5, 8, 8)
 
 
@@ -120,6 +123,8 @@ def test_counts_are_cuts_and_copies(traced: Callable[..., Graph]) -> None:
     for wrong in (-ones, ones[:3], ones.astype(float)):
         with pytest.raises(SpaceError, match="keep is a bool mask of"):
             cut(coupling, wrong)
+    with pytest.raises(SpaceError, match="weights can be cut, not repeated"):
+        operate(Network(graph), coupling, twice)
     gone = ones.copy()
     gone[inner.units] = 0
     with pytest.raises(SpaceError, match=r"nothing would be left of layer1\.0\.conv1"):
@@ -137,13 +142,13 @@ def test_picked_channels_are_picked_copy_by_copy() -> None:
     g = GraphBuilder((3, 4, 4))
     x = g.add("conv2d", g.input, name="a", out_channels=8)
     y = g.add("slice", x, name="half", axis=0, start=4, stop=8)
-    z = g.add("pick", x, name="mixed", axis=0, entries=(7, 0, 3))
+    z = g.add("pick", x, name="mixed", axis=0, entries=(7, 0, 3, 2, 1))
     out = g.add("conv2d", g.add("concat", y, z, name="both", axis=0), name="b", out_channels=2)
     coupling = couple(g.build(out), exact=False)
     counts = 2 * coupling.all().astype(np.int64)
     wide = cut(coupling, counts)
     assert (wide["half"].attributes["start"], wide["half"].attributes["stop"]) == (8, 16)
-    assert wide["mixed"].attributes["entries"] == (14, 15, 0, 1, 6, 7)
+    assert wide["mixed"].attributes["entries"] == (14, 15, 0, 1, 6, 7, 4, 5, 2, 3)
 
 
 def test_shortcuts_that_pick_have_zeros_for_copies_that_are_not_there() -> None:
