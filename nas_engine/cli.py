@@ -255,6 +255,59 @@ def compress(
 
 
 @_verb()
+def scale(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A published network such as efficientnet_b0, file.py:function, timm:NAME, torchvision:NAME, a "
+            "bundle, RUN or RUN:TRIAL.",
+        ),
+    ],
+    to: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COST=VALUE", help="The largest within latency_ms=4, macs=2x, ...; may be repeated."),
+    ] = None,
+    phi: Annotated[int | None, typer.Option(metavar="N", help="The family from 0 to N.")] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="compound (default), dwr, depth, width or resolution; the others are shown beside it."
+        ),
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Of depth in compound scaling: 1.2.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Of width: 1.1.")] = None,
+    gamma: Annotated[float | None, typer.Option(help="Of resolution: 1.15.")] = None,
+    input_: Annotated[
+        str | None, typer.Option("--input", metavar="CxHxW", help="Images of the unscaled network, such as 3x224x224.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(metavar="N", help="Outputs.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to; a new directory, or one to go on in.")
+    ] = None,
+    set_: Overrides = None,
+    json: AsJson = False,
+) -> None:
+    """Scale a network to a device: its family by several rules, costed, measured, drawn and exported.
+
+    Ctrl-C once stops it cleanly, twice at once; either way the same command goes on.
+    """
+    from . import pages_scale
+    from .interrupt import Interrupt
+    from .progress import Reporter
+    from .scaling.request import directory, make_request
+    from .scaling.work import scale as run
+
+    exponents = {"alpha": alpha, "beta": beta, "gamma": gamma}
+    given = {"model": model, "to": to, "phi": phi, "rule": rule, **exponents, "input": input_, "classes": classes}
+    request = make_request(given, set_ or ())
+    place = directory(request, out)
+    with Reporter() as reporter, Interrupt() as stop:
+        report = run(request, place, progress=reporter, stop=stop, command=shlex.join(sys.argv))
+    _print(report, json, pages_scale.scaled)
+
+
+@_verb()
 def predict(
     architecture: Annotated[str, typer.Argument(metavar="ARCH.json", help="File of architectures, or a code.")],
     run: Annotated[

@@ -27,7 +27,6 @@ from ..evaluate import judge, recalibrate
 from ..export import exporters
 from ..files import Progress, read_json, read_torch, write_json, write_torch
 from ..interrupt import never
-from ..pipeline import Interrupted
 from ..progress import silent
 from ..train import DistilledProgram, NetworkProgram, Program, train
 from ..train.candidate import augmentation, shared_data
@@ -40,7 +39,7 @@ from .masked import Masked
 from .request import Request, made
 from .schedules import Plan, Schedule, ScheduledProgram, schedules
 from .subject import Subject, make_subject
-from .workplace import Workplace
+from .workplace import Stages, Workplace
 
 _SAMPLES = 64  # images that outputs are compared on
 _CALIBRATION = 1024  # training images for the statistics of batch norms
@@ -95,7 +94,7 @@ class Compression:
             small, accuracy = self._small(cut)
             latency = self._stage("measure", "latency before and after, in turns", lambda: self._latencies(cut))
             found = report(self.choosing, cut, {"before": before, **accuracy}, latency)
-            self._ask()
+            self._stage.ask()
             bundle = export(self.choosing, small, found, self.progress)
             found |= {"bundle": bundle, "seconds": spent + time.perf_counter() - started}
             write_json(self.place.file("report.json"), found)
@@ -131,20 +130,9 @@ class Compression:
         digests = {str(f): hashlib.sha256(f.read_bytes()).hexdigest()[:16] for f in files}
         return {"files": digests, "data": self.data.fingerprint}
 
-    def _stage(self, name: str, title: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """A piece of work that is done once, told of as stages are."""
-        self._ask()
-        known = self.place.file(f"{name}.json").exists()
-        text = f"{title}: done before" if known else title
-        self.progress("stage", {"name": name, "state": "skipped" if known else "start", "text": text})
-        found = self.place.once(name, work)
-        if not known:
-            self.progress("stage", {"name": name, "state": "done", "text": str(found.get("text", ""))})
-        return found
-
-    def _ask(self) -> None:
-        if self.stop():
-            raise Interrupted(f"stopped; go on with: {self.place.command or 'the same command'}")
+    @property
+    def _stage(self) -> Stages:
+        return Stages(self.place, self.progress, self.stop)
 
     # ---- what is compressed ------------------------------------------------------------------------------
 
@@ -270,7 +258,7 @@ class Compression:
         for epoch in walk:
             text = f"loss {epoch.loss:.4f}, {epoch.seconds:.1f} s, epoch"
             self.progress("step", {"text": text, "done": epoch.epoch, "total": epochs})
-            self._ask()
+            self._stage.ask()
 
     # ---- measuring ---------------------------------------------------------------------------------------
 

@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from search_spaces.errors import ConfigError, did_you_mean
 
 from ..config import Data, Optimizer
-from ..config.reading import in_words, override_in
-from ..config.sections import Device, Section
+from ..config.base import Section
+from ..config.reading import validated
+from ..config.sections import Device
 from ..export import FORMATS
 from ..quality import ACCURACY
 from .targets import Target
@@ -107,13 +108,7 @@ def make_request(data: Mapping[str, Any], overrides: Iterable[str] = ()) -> Requ
     Raises:
         ConfigError: one line that names what is wrong.
     """
-    merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in data.items() if v is not None}
-    for text in overrides:
-        override_in(merged, text)
-    try:
-        return Request.model_validate(merged)
-    except ValidationError as e:
-        raise ConfigError(in_words(e, Request)) from None
+    return validated(Request, data, overrides)
 
 
 def made(kind: str, cls: type[T], name: str, settings: Mapping[str, Any], seed: int) -> T:

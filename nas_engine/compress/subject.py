@@ -125,19 +125,25 @@ def run_of(model: str) -> tuple[Run, int | None] | None:
     return None
 
 
-def _of_run(run: Run, trial: int | None) -> tuple[Network, str]:
-    """A trained network of a run: of this trial, or the most accurate one."""
-    from ..context import Context
-    from ..train import load_candidate
-
+def trained_row(run: Run, trial: int | None) -> dict[str, Any]:
+    """What is known of a trained network of a run: of this trial, or of the most accurate one."""
     rows = {row["trial"]: row for row in run.chosen["networks"]}
     number = int(run.best()["trial"]) if trial is None else trial
     if number not in rows:
         listed = ", ".join(map(str, sorted(rows)))
         raise RunError(f"run {run.location!r} has no trained network of trial {number}; those with one: {listed}")
+    return dict(rows[number])
+
+
+def _of_run(run: Run, trial: int | None) -> tuple[Network, str]:
+    """A trained network of a run."""
+    from ..context import Context
+    from ..train import load_candidate
+
+    row = trained_row(run, trial)
     context = Context(run.config)
-    network, _ = load_candidate(run.space, rows[number]["code"], context.trial_path(number))
-    return copy.deepcopy(network), f"{run.config.name}-{rows[number]['id']}"
+    network, _ = load_candidate(run.space, row["code"], context.trial_path(row["trial"]))
+    return copy.deepcopy(network), f"{run.config.name}-{row['id']}"
 
 
 def data_of(model: str) -> Mapping[str, Any]:

@@ -48,8 +48,11 @@ class Target:
     relative: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Target:
+    def parse(cls, text: str, grows: bool = False) -> Target:
         """Read `METRIC=NUMBER` or `METRIC=NUMBERx`.
+
+        Args:
+            grows: whether shares of 1 and more are targets as well.
 
         Raises:
             ConfigError: another form, an unknown metric, or a number that is no target.
@@ -65,12 +68,11 @@ class Target:
                 raise ConfigError(f"target {text!r} does not end with a number or a share such as 0.5x") from None
             raise ConfigError(f"unknown cost {metric!r} in a target: {did_you_mean(metric, COSTS)}") from None
         if bound.metric == "accuracy":
-            raise ConfigError(
-                "a target is a cost that falls with the cut, such as macs=0.5x; accuracy is what it costs"
-            )
+            falls = "changes with the size" if grows else "falls with the cut"
+            raise ConfigError(f"a target is a cost that {falls}, such as macs=0.5x; accuracy is what it costs")
         value = bound.value if bound.share is None else bound.share
-        if not value > 0 or (bound.share is not None and value >= 1):
-            raise ConfigError(f"target {text!r} must be above 0, and a share below 1x")
+        if not value > 0 or (bound.share is not None and value >= 1 and not grows):
+            raise ConfigError(f"target {text!r} must be above 0{'' if grows else ', and a share below 1x'}")
         return cls(bound.metric, value, bound.share is not None)
 
     def limit(self, base: float) -> float:

@@ -1,4 +1,4 @@
-"""The directory of a compression: what is asked for, and a file for each piece of work that is done.
+"""The directory of a compression or a scaling: what is asked for, and a file for each piece of work that is done.
 
 A piece whose file is there is not done again; files come whole or not at all. That, and the training loop's own
 checkpoints, is all that going on after a kill needs.
@@ -10,12 +10,15 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from search_spaces.errors import RunError
 
-from ..files import read_json, write_json
+from ..files import Progress, read_json, write_json
+from ..interrupt import never
+from ..progress import silent
 from ..run import differences
 
 REQUEST = "request.json"
@@ -23,7 +26,7 @@ _SPENT = "spent.json"
 
 
 class Workplace:
-    """The files of one compression.
+    """The files of one piece of work of a user's.
 
     Args:
         path: the directory; made when it is held.
@@ -98,3 +101,34 @@ class Workplace:
                 f"{str(self.path)!r} was begun with {'; '.join(changed[:4])}. Set these back, give another --out, or "
                 f"remove {shlex.quote(str(self.path))} to begin anew"
             )
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Pieces of work that are done once, each told of as the stages of a run are.
+
+    Attributes:
+        stop: asked before each; once true it ends with `Interrupted`.
+    """
+
+    place: Workplace
+    progress: Progress = silent
+    stop: Callable[[], bool] = never
+
+    def __call__(self, name: str, title: str, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """What a piece found: from its file, or from doing it now."""
+        self.ask()
+        known = self.place.file(f"{name}.json").exists()
+        text = f"{title}: done before" if known else title
+        self.progress("stage", {"name": name, "state": "skipped" if known else "start", "text": text})
+        found = self.place.once(name, work)
+        if not known:
+            self.progress("stage", {"name": name, "state": "done", "text": str(found.get("text", ""))})
+        return found
+
+    def ask(self) -> None:
+        """Raise `Interrupted` where it is time to stop."""
+        from ..pipeline import Interrupted  # whose stages may have use for workplaces
+
+        if self.stop():
+            raise Interrupted(f"stopped; go on with: {self.place.command or 'the same command'}")

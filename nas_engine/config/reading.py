@@ -6,14 +6,17 @@ import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from search_spaces.errors import ConfigError, did_you_mean
 
-from .sections import Config, is_section
+from .base import section_of
+from .sections import Config
+
+S = TypeVar("S", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
@@ -104,6 +107,21 @@ def override_in(data: dict[str, Any], text: str) -> None:
         data[last] = value
 
 
+def validated(model: type[S], data: Mapping[str, Any], overrides: Iterable[str] = ()) -> S:
+    """A section of its own from a mapping, `a.b=value` overrides applied; what is None is left out.
+
+    Raises:
+        ConfigError: one line that names what is wrong.
+    """
+    merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in data.items() if v is not None}
+    for text in overrides:
+        override_in(merged, text)
+    try:
+        return model.model_validate(merged)
+    except ValidationError as e:
+        raise ConfigError(in_words(e, model)) from None
+
+
 def _yaml_problem(error: Exception) -> str:
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     return f"line {mark.line + 1}: {problem}" if mark and problem else " ".join(str(error).split())
@@ -119,7 +137,7 @@ def in_words(error: ValidationError, model: type[BaseModel]) -> str:
             parts.append(f"unknown key {where!r}: {near}")
         else:
             text = re.sub(r"a valid dictionary or instance of \w+", "a section of keys", item["msg"])
-            text = text.removeprefix("Value error, ")
+            text = text.removeprefix("Value error, ").replace("a valid tuple", "a list")
             came = "" if item["type"] == "value_error" else f", got {reprlib.repr(item['input'])}"
             parts.append(f"{where}: {text}{came}" if where else text)
     return "; ".join(parts)
@@ -127,7 +145,10 @@ def in_words(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _keys_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     for part in location[:-1]:
-        if not is_section(model, str(part)):
+        if isinstance(part, int):  # a place in a list of sections
+            continue
+        inner = section_of(model, part)
+        if inner is None:
             return []
-        model = cast("type[BaseModel]", model.model_fields[str(part)].annotation)
+        model = inner
     return list(model.model_fields)

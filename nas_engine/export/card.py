@@ -33,6 +33,7 @@ class Card:
         data, source: a sentence about the data, and its specification.
         classes, mean, std: labels in order, and the normalisation of inputs.
         epochs, seed, inherited: how it was trained; whether it started from the supernet's weights.
+        fresh: it was not trained; `seed` drew its weights, and forms were compared on random numbers.
         metrics: measured and predicted figures, named as in `choose/chosen.json`; accuracies are fractions.
         device: fields of the device that latency was measured on.
         task: what the network does, in a few words.
@@ -50,6 +51,7 @@ class Card:
     epochs: int = 0
     seed: int = 0
     inherited: bool = False
+    fresh: bool = False
     metrics: Mapping[str, Any] = field(default_factory=dict)
     device: Mapping[str, Any] = field(default_factory=dict)
     task: str = "image classification"

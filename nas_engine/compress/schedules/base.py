@@ -133,8 +133,10 @@ class ScheduledProgram:
         return self._program.module
 
     def backward(self, inputs: Tensor, targets: Tensor, epoch: int, step: int) -> Tensor:
-        self.schedule.observe(inputs, targets, epoch, step)
         return self._program.backward(inputs, targets, epoch, step)
+
+    def observe(self, inputs: Tensor, targets: Tensor, epoch: int, step: int) -> None:
+        self.schedule.observe(inputs, targets, epoch, step)
 
     def before_step(self, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> None:
         self.schedule.before_step(optimizer, epoch, step)
