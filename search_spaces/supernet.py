@@ -2,14 +2,15 @@
 
 A node's name is its weight slot. The supernet holds each slot once, at its largest over the space; a member
 runs on slices of it: the first channels (or those that the space names), the centre of the kernel, the first blocks,
-the chosen operator (the last two by names alone). The executor is the one of standalone networks.
+the chosen operator (the last two by names alone). Smaller kernels may be learned maps of larger ones instead of their
+centres. The executor is the one of standalone networks.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,16 +18,22 @@ from torch import Tensor, nn
 
 from .errors import SpaceError
 from .graph import Node
-from .modules import Stateful
+from .kernels import KERNEL_TRANSFORM, KernelTransform, chain
+from .modules import Stateful, StochasticDepth, VariationalDropout, WordDropout
 from .network import Network, Plan, execute, fetch, function, learned, make_module, place, plan, slot
 from .slices import Kept, corner, cut, leading, part_of
 from .space import Architecture, SearchSpace
 
 _PLANS = 256
+_REGULARISERS = (nn.modules.dropout._DropoutNd, StochasticDepth, VariationalDropout, WordDropout)
 
 
 class Supernet(nn.Module):
     """Shared weights of a `SearchSpace`; every member runs on a slice of them.
+
+    Args:
+        kernel_transform: layers whose kernels vary in size map the larger ones to the smaller ones by learned matrices,
+            see `KernelTransform`; else a smaller kernel is the centre of a larger one.
 
     Raises:
         SpaceError: if no member of `space.envelope()` has some slot at its largest.
@@ -36,21 +43,36 @@ class Supernet(nn.Module):
     >>> network = supernet.extract(architecture)  # doctest: +SKIP
     """
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, *, kernel_transform: bool = False) -> None:
         super().__init__()
         self.space = space
-        slots = _largest_slots(space)
+        slots, sizes = _largest_slots(space)
         for path, thing in slots:
             place(self, path, thing)
+        for path, thing in slots:
+            found = chain(sizes[path]) if kernel_transform and isinstance(thing, nn.modules.conv._ConvNd) else None
+            if found is not None:
+                place(self, f"{path}.{KERNEL_TRANSFORM}", KernelTransform(found))
         self._bare = {path for path, thing in slots if isinstance(thing, Tensor)}
         self._shells: dict[Any, _Shell] = {}
         self._plans: OrderedDict[Architecture, tuple[Plan, list[_Shell]]] = OrderedDict()
 
-    def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
-        """Logits `(N, classes)` of one member for images `(N, C, H, W)`."""
+    @classmethod
+    def of_state(cls, space: SearchSpace, state: Mapping[str, Tensor]) -> Supernet:
+        """The supernet whose state dict this is, with kernel transforms where it holds some."""
+        supernet = cls(space, kernel_transform=any(f".{KERNEL_TRANSFORM}." in name for name in state))
+        supernet.load_state_dict(state)
+        return supernet
+
+    def forward(self, images: Tensor, architecture: Architecture, regularised: bool = True) -> Tensor:
+        """Logits `(N, classes)` of one member for images `(N, C, H, W)`.
+
+        Args:
+            regularised: whether a training drops out (features, words, residual branches), where the space has that.
+        """
         steps, shells = self._planned(architecture)
         for shell in shells:
-            shell.bind(self.training)
+            shell.bind(self.training and (regularised or not shell.regularises))
         logits: Tensor = execute(steps, images)
         if self.training:
             for shell in shells:
@@ -61,6 +83,7 @@ class Supernet(nn.Module):
         """The member as a function of images, running on the shared weights."""
         return lambda images: self(images, architecture)
 
+    @torch.no_grad()
     def extract(self, architecture: Architecture) -> Network:
         """A standalone copy of the member, with its slice of weights and batch-norm statistics."""
         weight = next(self.parameters())
@@ -74,13 +97,15 @@ class Supernet(nn.Module):
     def slice_of(
         self, name: str, tensor: Tensor, shape: torch.Size | tuple[int, ...], kept: Kept | None = None
     ) -> Tensor:
-        """The part of the slot called `name`, or of its gradient, that a member with a tensor of `shape` uses.
+        """What a member with a tensor of `shape` has of the slot called `name`, or of its gradient.
 
+        Of a slot with kernel transforms it is what they make of the slot's weights, and not to be asked of a gradient.
         `kept` is what the space says of this tensor, see `SearchSpace.slices`.
         """
-        if kept is not None:
-            return part_of(tensor, kept)
-        return corner(tensor, shape) if name in self._bare else cut(tensor, shape)
+        if name in self._bare:
+            return corner(tensor, shape) if kept is None else part_of(tensor, kept)
+        folder, _, last = name.rpartition(".")
+        return _member_part(tensor, tuple(shape), kept, _transform(self.get_submodule(folder), last))
 
     def recalibrate(self, architecture: Architecture, batches: Iterable[Tensor]) -> None:
         """Replace the batch-norm statistics of a member by those of some batches, each weighted equally."""
@@ -108,7 +133,7 @@ class Supernet(nn.Module):
     def parameters_of(self, architecture: Architecture) -> set[str]:
         """Names of the shared parameters that a member uses."""
         steps, shells = self._planned(architecture)
-        names = {f"{s.path}.{n}" for s in shells for n in s.parameters}
+        names = {f"{s.path}.{n}" for s in shells for n in (*s.parameters, *s.transforms)}
         names |= {s.node.name for s in steps.steps if s.node.signature.operator.parameter() is not None}
         return names & {n for n, _ in self.named_parameters()}
 
@@ -172,8 +197,13 @@ class _Shell:
             raise SpaceError(f"no member of envelope() has node {node.name!r}; add one that has it") from None
         if isinstance(module, Stateful) and isinstance(self._slot, Stateful):
             module.memory = self._slot.memory
+        self.regularises = isinstance(module, _REGULARISERS)
         self._shapes = {**_shapes(module._parameters), **_shapes(module._buffers)}
         self.parameters = tuple(_shapes(module._parameters))
+        self._transforms = {n: t for n in self._shapes if (t := _transform(self._slot, n)) is not None}
+        self.transforms = tuple(
+            f"{KERNEL_TRANSFORM}.{used}" for n, t in self._transforms.items() for used in t.used(self._shapes[n][2:])
+        )
         self._kept = {name: kept[name] for name in self._shapes if name in kept}
         copied = {n for n, k in self._kept.items() if not all(i is None or leading(i) for i in k)}
         self._returned = tuple(copied & set(_shapes(module._buffers)))
@@ -185,7 +215,7 @@ class _Shell:
         attributes = self.module.__dict__
         for name, shape in self._shapes.items():
             tensor = getattr(self._slot, name)
-            attributes[name] = part_of(tensor, self._kept[name]) if name in self._kept else cut(tensor, shape)
+            attributes[name] = _member_part(tensor, shape, self._kept.get(name), self._transforms.get(name))
         self.module.training = training
 
     def give_back(self) -> None:
@@ -200,15 +230,36 @@ def _shapes(tensors: Mapping[str, Tensor | None]) -> dict[str, torch.Size]:
     return {name: t.shape for name, t in tensors.items() if t is not None}
 
 
-def _largest_slots(space: SearchSpace) -> list[tuple[str, nn.Module | nn.Parameter | Tensor]]:
-    """Every slot of the space, made from the node that has it at its largest."""
+def _member_part(
+    tensor: Tensor, shape: tuple[int, ...], kept: Kept | None, transform: KernelTransform | None
+) -> Tensor:
+    """What a member has of a module's tensor: its channels, then its kernel."""
+    if kept is not None:
+        tensor = part_of(tensor, kept)
+    if transform is None or tensor.shape[2:] == shape[2:]:
+        return cut(tensor, shape)
+    return transform(cut(tensor, (*shape[:2], *tensor.shape[2:])), shape[2:])
+
+
+def _transform(slot: nn.Module, name: str) -> KernelTransform | None:
+    """What a slot's tensor goes through on its way to a member with a smaller kernel."""
+    found = slot._modules.get(KERNEL_TRANSFORM) if name == "weight" else None
+    return found if isinstance(found, KernelTransform) else None
+
+
+def _largest_slots(
+    space: SearchSpace,
+) -> tuple[list[tuple[str, nn.Module | nn.Parameter | Tensor]], dict[str, set[tuple[int, ...]]]]:
+    """Every slot of the space, made from the node that has it at its largest, and the sizes of its kernels."""
     largest: dict[str, Node] = {}
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    sizes: dict[str, set[tuple[int, ...]]] = defaultdict(set)
     for graph in space.envelope_graphs():
         for node in graph.simplify().nodes:
             if node.signature.pure or (node.name in largest and largest[node.name].signature is node.signature):
                 continue
-            _widen(node, largest, shapes)
+            for path, new in _widen(node, largest, shapes):
+                sizes[path].add(new.get("weight", ())[2:])
     slots = [thing for node in largest.values() for thing in learned(node)]
     for path, thing in slots:
         have = _tensor_shapes(path, thing)
@@ -217,10 +268,13 @@ def _largest_slots(space: SearchSpace) -> list[tuple[str, nn.Module | nn.Paramet
                 f"no member of envelope() of space {space.name!r} has node {path!r} at its largest in all axes; "
                 f"the members need {shapes[path]}. Override envelope(), or give the node a name for each option"
             )
-    return slots
+    return slots, sizes
 
 
-def _widen(node: Node, largest: dict[str, Node], shapes: dict[str, dict[str, tuple[int, ...]]]) -> None:
+def _widen(
+    node: Node, largest: dict[str, Node], shapes: dict[str, dict[str, tuple[int, ...]]]
+) -> Iterator[tuple[str, dict[str, tuple[int, ...]]]]:
+    """Make slots as large as a node needs them; each with the shapes of its tensors in this node."""
     with torch.device("meta"):
         made = learned(node)
     for path, thing in made:
@@ -231,6 +285,7 @@ def _widen(node: Node, largest: dict[str, Node], shapes: dict[str, dict[str, tup
         shapes[path] = {k: tuple(map(max, old[k], new[k])) for k in new}
         if path not in largest or math.prod(map(math.prod, new.values())) > math.prod(map(math.prod, old.values())):
             largest[path] = node
+        yield path, new
 
 
 def _tensor_shapes(path: str, thing: nn.Module | nn.Parameter | Tensor) -> dict[str, tuple[int, ...]]:

@@ -91,8 +91,9 @@ def stages(graph: Graph) -> tuple[Stage, ...]:
 def deepen(graph: Graph, multiplier: float, rounding: Rounding) -> Graph:
     """The graph with the depth of every stage multiplied; what is added is as the stage's last layers.
 
-    Layers are added behind a stage's last, under names of their own that do not depend on how many come, and left out
-    from the last on; so names stay weight slots.
+    Layers are added behind a stage's last and left out from the last on. An added one is named after what the stage
+    starts from, `START_more1` and so on: neither how many come nor which of a stage's own layers are there changes the
+    name, so names stay weight slots.
     """
     graph = graph.simplify()
     changed = _Changed(graph)
@@ -269,7 +270,7 @@ class _Changed:
         inside, end, outputs = set(last.nodes), last.end, last.outputs
         for i in range(have, wanted):
             layer = stage.layers[have - stage.period + (i - have) % stage.period]
-            names = self._names(layer)
+            names = self._names(layer, stage.layers[0].start)
             made = {self._now(layer.start): end, **names}
             for name in layer.nodes:
                 node = self.nodes[name]
@@ -284,10 +285,10 @@ class _Changed:
                 dict(zip(last.outputs, outputs if fits else (end,) * len(last.outputs), strict=True)), inside
             )
 
-    def _names(self, layer: Layer) -> dict[str, str]:
-        """Names of a copy, by those of the layer: its module numbered, and what lies outside of the module too."""
-        for k in itertools.count(2):
-            names = {n: _numbered(n, layer.name, k) for n in layer.nodes}
+    def _names(self, layer: Layer, start: str) -> dict[str, str]:
+        """Names of a copy in a stage that starts from a node, by those of the layer; the first that are free."""
+        for k in itertools.count(1):
+            names = {n: f"{start}_more{k}.{_inside(n, layer.name)}" for n in layer.nodes}
             if not any(n in self.nodes for n in names.values()):
                 break
         return names
@@ -324,8 +325,8 @@ def _paired(old: tuple[str, ...], new: tuple[str, ...]) -> dict[str, str]:
     return dict(zip(old, new if len(old) == len(new) else new[-1:] * len(old), strict=True))
 
 
-def _numbered(name: str, module: str, k: int) -> str:
-    """The name of a node in the k-th of a module and its copies."""
-    if name.startswith(f"{module}."):
-        return f"{module}_{k}{name[len(module) :]}"
-    return f"{name}_{k}"
+def _inside(name: str, module: str) -> str:
+    """The name of a node within a module; that of one outside of it is its own."""
+    if name == module:
+        return name.rpartition(".")[2]
+    return name.removeprefix(f"{module}.")

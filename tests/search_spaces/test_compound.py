@@ -50,6 +50,22 @@ class TestContractByExponents(SpaceContract):
     members = 6
 
 
+class TestContractOfScaledCuts(SpaceContract):
+    """Graphs that are grown as any network's are, not by a space that knows its stages."""
+
+    space = CompoundSpace(
+        input_shape=(3, 16, 16),
+        classes=3,
+        base={"name": "pruned", "model": "resnet20", "ratios": [0.5, 1.0]},
+        by="free",
+        depths=(1.0, 1.5),
+        widths=(1.0, 1.25),
+        resolutions=(0.75, 1.0),
+    )
+    members = 4
+    slices = 2
+
+
 def test_sizes_multiply() -> None:
     base = made().base
     assert made(by="phi", phi=(0, 1, 2)).size == 3 * base.size

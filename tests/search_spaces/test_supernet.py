@@ -12,6 +12,7 @@ from torch import Tensor
 from nas_engine.testing import SupernetContract
 from nas_engine.testing.measure import shake_statistics
 from search_spaces import Architecture, Choice, Graph, GraphBuilder, SearchSpace, SpaceError, Supernet
+from search_spaces.kernels import chain
 from search_spaces.mobile import Mobile
 from search_spaces.supernet import cut
 
@@ -106,6 +107,78 @@ def test_weights_may_be_loaded_while_plans_are_kept(space: Mobile, supernet: Sup
         other.load_state_dict(supernet.state_dict())
         assert torch.equal(other(images(), member), first)
         assert supernet.double()(images().double(), member).dtype == torch.float64
+
+
+# ---- kernels that are maps of larger ones --------------------------------------------------------------------
+
+
+class TestKernelTransform(SupernetContract):
+    space = Mobile(
+        input_shape=(3, 12, 12), classes=4, widths=(16,), strides=(1,), depths=(1, 2), resolutions=(12,), head=16
+    )
+    members = 8
+    kernel_transform = True
+
+
+WEIGHT = "stage0.block0.depthwise.conv.weight"
+CENTRE = "stage0.block0.depthwise.conv.kernel_transform"
+
+
+def test_an_untrained_transform_is_the_centre(space: Mobile, supernet: Supernet) -> None:
+    other = Supernet(space, kernel_transform=True)
+    missing = other.load_state_dict(supernet.state_dict(), strict=False).missing_keys
+    assert {f"{CENTRE}.5x5", f"{CENTRE}.3x3"} <= set(missing)
+    assert all(".kernel_transform." in name for name in missing)
+    for member in space.envelope():
+        assert torch.equal(supernet.eval()(images(), member), other.eval()(images(), member))
+
+
+def test_one_chain_leads_from_the_largest_kernel_to_the_smallest(space: Mobile) -> None:
+    """As written in once-for-all's code: the centre of what came before, times the matrix, for each step."""
+    supernet = Supernet(space, kernel_transform=True)
+    shake_statistics(supernet, torch.Generator().manual_seed(1))
+    state = supernet.state_dict()
+    five, three = (torch.eye(n * n) + state[f"{CENTRE}.{n}x{n}"] for n in (5, 3))
+    w = state[WEIGHT]
+    w5 = torch.nn.functional.linear(w[:, :, 1:6, 1:6].reshape(-1, 25), five).reshape(-1, 1, 5, 5)
+    w3 = torch.nn.functional.linear(w5[:, :, 1:4, 1:4].reshape(-1, 9), three).reshape(-1, 1, 3, 3)
+    for kernel, wanted in ((7, w), (5, w5), (3, w3)):
+        member = space.architecture({"stage0.block0.kernel": kernel, "stage0.block0.expansion": 6})
+        torch.testing.assert_close(supernet.extract(member).state_dict()[WEIGHT], wanted)
+
+
+def test_members_use_the_matrices_of_their_chain(space: Mobile) -> None:
+    supernet = Supernet(space, kernel_transform=True)
+    used = [
+        {n for n in supernet.parameters_of(space.architecture({"stage0.block0.kernel": k})) if n.startswith(CENTRE)}
+        for k in (7, 5, 3)
+    ]
+    assert used == [set(), {f"{CENTRE}.5x5"}, {f"{CENTRE}.5x5", f"{CENTRE}.3x3"}]
+
+
+def test_a_state_tells_whether_it_has_transforms(space: Mobile, supernet: Supernet) -> None:
+    with_transforms = Supernet(space, kernel_transform=True).state_dict()
+    for state in (supernet.state_dict(), with_transforms):
+        again = Supernet.of_state(space, state).state_dict()
+        assert list(again) == list(state)
+        assert all(torch.equal(again[name], state[name]) for name in state)
+
+
+def test_kernels_that_do_not_lie_in_one_another_have_no_transform() -> None:
+    assert chain([(1, 7), (7, 1), (3, 3)]) is None
+    assert chain([(3, 3)]) is None
+    assert chain([(3,), (5,), (5,)]) == ((5,), (3,))
+
+
+# ---- dropping out ------------------------------------------------------------------------------------------
+
+
+def test_members_can_run_without_dropping_out() -> None:
+    space = Mobile(input_shape=(3, 12, 12), classes=4, widths=(16,), strides=(1,), depths=(1,), dropout=0.5)
+    supernet, member = Supernet(space).train(), space.architecture(resolution=12)
+    plain = [supernet(images(), member, regularised=False) for _ in range(2)]
+    assert torch.equal(*plain)
+    assert not torch.equal(supernet(images(), member), plain[0])
 
 
 # ---- tensors that are nodes of their own ------------------------------------------------------------------

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from search_spaces import Graph, GraphBuilder, Node
+from search_spaces.coupling import couple, cut
 from search_spaces.models import models
 from search_spaces.scaling import Rounding, Scaling, Stage, grow, stages
 
@@ -55,21 +56,29 @@ def test_names_are_slots(traced: Traced) -> None:
         assert names(less) < names(more)
         for node in less.nodes:
             assert more[node.name].signature == node.signature
-    assert "layer3.2_2.conv1" in names(grown[1])
-    again = grow(grown[1], Scaling(depth=2))
-    assert len(names(again)) == len(again)
+    assert "layer3.0.activation_1_more1.conv1" in names(grown[1])
+    assert grow(grown[1], Scaling(depth=1.5)) == grown[2]
+
+
+def test_names_do_not_tell_which_layers_were_there(traced: Traced) -> None:
+    """A network that blocks were cut from has its added ones in the slots of the whole one's."""
+    coupling = couple(traced(models["resnet20"], 32))
+    more = {"layer1.0.conv1", "layer1.2.conv1", "layer2.2.conv1"}
+    less = cut(coupling, coupling.all(), more)
+    grown, whole = (grow(graph, Scaling(depth=2)) for graph in (less, coupling.graph))
+    added = {node.name for node in grown.nodes if "_more" in node.name and node.signature.cost.params}
+    assert len(added) == (1 + 2 + 3) * 4
+    assert added < names(whole)
 
 
 def test_names_that_are_taken_are_left() -> None:
     g = GraphBuilder((3, 8, 8))
     x = g.add("conv2d", g.input, name="stem", out_channels=8)
-    for block, total in (("block_2", "sum"), ("block", "sum_2")):
+    for block, total in (("stem_more1.a", "sum"), ("other.a", "last")):
         x = g.add("add", x, g.add("conv2d", x, name=block, out_channels=8), name=total)
     grown = grow(g.build(x), Scaling(depth=2))
-    assert names(grown) - {"input", "stem", "block_2", "sum", "block", "sum_2"} == {
-        *("block_3", "sum_2_3"),
-        *("block_4", "sum_2_4"),
-    }
+    added = {"stem_more2.a", "stem_more2.last", "stem_more3.a", "stem_more3.last"}
+    assert names(grown) - {"input", "stem", "stem_more1.a", "sum", "other.a", "last"} == added
 
 
 def kinds(graph: Graph) -> list[str]:
