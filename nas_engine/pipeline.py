@@ -2,8 +2,8 @@
 
 Measure the device, train shared weights, score some members with them, fit a predictor to these noisy scores,
 predict and cost the whole space, train the most promising candidates for real, choose among what was
-measured, export, report. Each stage is one function of `stages`; it reads and writes files of the run
-directory and is skipped when it is done and nothing it depends on has changed.
+measured, export, train the networks of others for comparison, report. Each stage is one function of `stages`; it
+reads and writes files of the run directory and is skipped when it is done and nothing it depends on has changed.
 """
 
 from __future__ import annotations
@@ -67,11 +67,18 @@ FLOW: dict[str, Stage] = {
     ),
     "choose": Stage(stages.choose, ("export",), "choose by what was measured"),
     "export": Stage(stages.export, ("export",), "export and verify"),
+    "baselines": Stage(
+        stages.baselines,
+        (),
+        "train the networks of others for comparison",
+        lambda config, done: stages.is_answered(config.baselines, done),
+    ),
     "report": Stage(stages.report, (), "write the report", lambda config, done: False),
 }
 
 # what changes how long a stage takes or how much of it is done, but not what its results are worth
 _FREE: dict[str, dict[str, tuple[str, ...]]] = {
+    "supernet": {"supernet": ("processes",)},
     "sample": {"sample": ("workers", "gpus")},
     "table": {"table": ("workers",)},
     "search": {"search": ("trials", "concurrency", "max_failures", "gpus", "storage")},

@@ -4,13 +4,14 @@ Sections follow the stages of a run. What a stage depends on is the sections tha
 so a change that only concerns later stages does not repeat earlier ones.
 """
 
+from .baselines import Baseline
+from .optimizer import Optimizer
 from .reading import load_config, make_config, name_from, parse_config
 from .sections import (
     COSTS,
     Bound,
     Config,
     Data,
-    Optimizer,
     Rounds,
     Sample,
     Search,
@@ -20,6 +21,7 @@ from .sections import (
 
 __all__ = [
     "COSTS",
+    "Baseline",
     "Bound",
     "Config",
     "Data",

@@ -18,26 +18,13 @@ from search_spaces.errors import ConfigError, did_you_mean
 from ..quality import ACCURACY, Quality, quality_of
 from ..remote import working_copy
 from ..store import checked, is_uri, join
+from .base import Section
+from .baselines import Baseline, check_baselines
+from .elastic import Attentive, Phase
+from .optimizer import Optimizer
 
 COSTS = ("params", "macs", "activation_bytes", "bytes_moved", "latency_ms")
 _BOUND = re.compile(r"^\s*([a-z_]+)\s*(<=|<|>=|>)\s*([0-9.eE+_-]+)\s*(x?)\s*(?:\(\s*([0-9.eE+_-]+)\s*x\s*\)\s*)?$")
-_NUMBERS = (int, float, int | None, float | None)
-
-
-class Section(BaseModel):
-    """A part of the configuration; unknown keys are errors, an empty section means its defaults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plain_yaml(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        for key, value in data.items():
-            if isinstance(value, bool) and key in cls.model_fields and cls.model_fields[key].annotation in _NUMBERS:
-                raise ValueError(f"{key} is a number, got {str(value).lower()}")
-        return {k: v for k, v in data.items() if v is not None or not is_section(cls, k)}
 
 
 @dataclass(frozen=True)
@@ -222,29 +209,29 @@ def whole_or_part(gpus: float | None) -> float | None:
     return gpus
 
 
-class Optimizer(Section):
-    """Stochastic gradient descent with Nesterov momentum and a cosine schedule after a warm-up."""
-
-    batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    warmup_epochs: float = Field(1.0, ge=0)
-    clip_norm: float | None = Field(5.0, gt=0)
-
-
 class Supernet(Section):
     """Training of the shared weights.
 
     strategy: `uniform` (one random member a step), `fair` (every option of every choice once an optimiser step,
-    FairNAS), `sandwich` (largest, smallest and random members with in-place distillation, BigNAS). epochs: 0 where the
-    space is cut from a trained network, whose weights are shared as they are.
+    FairNAS), `sandwich` (largest, smallest and random members, BigNAS), `attentive` (the same, the random ones chosen
+    by a predictor). epochs: 0 where the space is cut from a trained network, whose weights are shared as they are.
+    processes: that train together on this machine, each a share of every batch.
+    random_members: of `sandwich` and `attentive`. distill: the largest member is trained by the labels in every step,
+    the others by what it says; by default with `sandwich` and `attentive`. kernel_transform: smaller kernels are
+    learned maps of larger ones. shrinking: phases of progressive shrinking, in which smaller options open one after the
+    other; what no phase names is open all the time. sort_channels: when widths open, the channels that weigh most come
+    first.
     """
 
-    strategy: Literal["uniform", "fair", "sandwich"] = "uniform"
+    strategy: Literal["uniform", "fair", "sandwich", "attentive"] = "uniform"
     epochs: int = Field(40, ge=0)
+    processes: int = Field(1, ge=1)
     random_members: int = Field(2, ge=1)
+    distill: bool | None = None
+    kernel_transform: bool = False
+    shrinking: tuple[Phase, ...] = ()
+    sort_channels: bool = True
+    attentive: Attentive = Attentive()
     optimizer: Optimizer = Optimizer()
 
 
@@ -397,6 +384,7 @@ class Config(Section):
 
     results: where runs lie: a directory, or a URI that pyarrow knows, such as `s3://bucket/prefix`.
     threads: of the supernet's training; None for all cores.
+    baselines: networks of others that are trained like the candidates, for comparison.
     """
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -413,6 +401,7 @@ class Config(Section):
     predictor: Predictor = Predictor()
     table: Table = Table()
     search: Search = Search()
+    baselines: tuple[Baseline, ...] = ()
     export: Export = Export()
 
     @field_validator("results", mode="plain")
@@ -434,6 +423,11 @@ class Config(Section):
                 raise ValueError(f"objective {metric!r} is a cost and can only be 'min'")
         return value
 
+    @field_validator("baselines", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | dict) else value or []
+
     @field_validator("constraints", mode="before")
     @classmethod
     def _bounds(cls, value: Any) -> Any:
@@ -450,6 +444,24 @@ class Config(Section):
             raise ValueError(
                 f"search.grace_epochs {self.search.grace_epochs} exceeds search.epochs {self.search.epochs}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _comparable(self) -> Config:
+        bounded = any(b.metric == "latency_ms" and b.operator.startswith("<") for b in self.bounds)
+        check_baselines(self.baselines, self.data.source, bounded)
+        supernet, parts = self.supernet, self.supernet.processes * self.supernet.optimizer.accumulate
+        if parts > supernet.optimizer.batch_size:
+            raise ValueError(
+                f"supernet.optimizer.batch_size {supernet.optimizer.batch_size} does not make {parts} parts, for "
+                "supernet.processes times supernet.optimizer.accumulate; raise it or lower these"
+            )
+        for name, optimizer in (("supernet", supernet.optimizer), ("search", self.search.optimizer)):
+            if self.device.name == "cpu" and optimizer.precision == "bfloat16":
+                raise ValueError(
+                    f"{name}.optimizer.precision bfloat16 is for GPUs; on a CPU it is slower than float32, by far: "
+                    "take auto or float32"
+                )
         return self
 
     @property
@@ -482,8 +494,3 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-def is_section(model: type[BaseModel], key: str) -> bool:
-    annotation = model.model_fields[key].annotation if key in model.model_fields else None
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -15,6 +15,8 @@ from ..profile import draw
 if TYPE_CHECKING:
     from predictors import Predictor
 
+    from ..train.parallel import Alone
+
 T = TypeVar("T")
 
 
@@ -23,50 +25,38 @@ def supernet(context: Context) -> Summary:
 
     Where the space brings trained weights they are the beginning, and all where no epoch is asked for.
     """
-    import torch
     from safetensors.torch import save_file
 
-    from search_spaces import Supernet
-
-    from ..train import finished_epochs, supernet_program, train
-    from ..train.candidate import augmentation
+    from ..train import finished_epochs
+    from ..train.processes import gathered, prepared, shared_training
     from ..tuning.worker import remove_damaged
     from .inheriting import inherited
 
     settings = context.config.supernet
-    torch.set_num_threads(context.config.training_threads)
-    torch.manual_seed(context.config.seed)
-    net = Supernet(context.space)
-    if context.space.pretrained:
-        net.load_state_dict(inherited(context))
     checkpoint = context.path("supernet", "checkpoint.pt")
     if remove_damaged(checkpoint):
         context.warn(f"{checkpoint} was damaged; the shared weights are trained from the beginning")
-    epochs = train(
-        supernet_program(net, context.config.seed, settings),
-        context.data,
-        settings.optimizer,
-        epochs=settings.epochs,
-        seed=context.config.seed,
-        augment=augmentation(context.config.data, context.data),
-        checkpoint=checkpoint,
-        device=context.config.device.name,
-    )
-    for epoch in epochs:
-        context.step(f"supernet epoch, loss {epoch.loss:.3f}", epoch.epoch, settings.epochs)
-        if context.stop():
+    with gathered(context) as team:
+        if team is None:
             return {}
+        net = prepared(context, team.local)
+        if context.space.pretrained:
+            net.load_state_dict(inherited(context))
+        for epoch in shared_training(context, net, team, checkpoint):
+            context.step(f"supernet epoch, loss {epoch.loss:.3f}", epoch.epoch, settings.epochs)
+            if not team.agree(not context.stop()):
+                return {}
     with replacing(context.path("supernet", "weights.safetensors")) as path:
         save_file({k: v.contiguous().cpu() for k, v in net.state_dict().items()}, path)
     history = finished_epochs(checkpoint) if settings.epochs else []
     write_lines(context.path("supernet", "history.jsonl"), map(asdict, history))
     loss = history[-1].loss if history else None
     count = sum(p.numel() for p in net.parameters())
-    text = f"{count:,} shared weights, {_trained(context, loss)}"
+    text = f"{count:,} shared weights, {_trained(context, loss, team)}"
     return {"epochs": settings.epochs, "loss": loss, "strategy": settings.strategy, "parameters": count, "text": text}
 
 
-def _trained(context: Context, loss: float | None) -> str:
+def _trained(context: Context, loss: float | None, team: Alone) -> str:
     """How the shared weights were come by."""
     settings, told = context.config.supernet, []
     if context.space.pretrained:
@@ -74,7 +64,8 @@ def _trained(context: Context, loss: float | None) -> str:
         whole = context.data.quality.told(order["accuracy"])
         told.append(f"given ({whole} on validation {context.data.quality.cases}), in order of {order['criterion']}")
     if loss is not None:
-        told.append(f"{settings.strategy}, {settings.epochs} epochs, training loss {loss:.3f}")
+        together = f" by {team.size} processes" if team.size > 1 else ""
+        told.append(f"{settings.strategy}, {settings.epochs} epochs{together}, training loss {loss:.3f}")
     return "; ".join(told)
 
 

@@ -6,13 +6,14 @@ supernet, trains it and reports each epoch after the checkpoint of that epoch is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from torch import nn
 
 from search_spaces import Network, SearchSpace, Supernet, make_space
 from search_spaces.errors import RunError
@@ -28,24 +29,16 @@ GIVEN = "given.safetensors"
 """In the folder of the supernet: the weights that it began with, where a space brings them."""
 
 
-class Candidate(BaseModel):
-    """A request to train one architecture; plain values only, so that it travels between processes.
+class Training(BaseModel):
+    """What every request to train a network says; plain values only, so that it travels between processes.
 
     Attributes:
-        space, parameters: what `make_space` takes.
-        code: the architecture.
         data, seed: the data section and the run's seed (which fixes the validation split).
         trial_seed: seed of this training.
-        supernet: weights to start from, None to start afresh.
-        teacher: weights of the whole network that a space is cut from, to learn from beside the labels; None for these
-            alone.
         checkpoint: where the training is saved after each epoch.
     """
 
     model_config = ConfigDict(frozen=True)
-    space: str
-    parameters: dict[str, object]
-    code: str
     data: Data
     seed: int
     trial_seed: int
@@ -53,9 +46,25 @@ class Candidate(BaseModel):
     optimizer: Optimizer
     device: str = "cpu"
     threads: int = 1
+    checkpoint: Path
+
+
+class Candidate(Training):
+    """A request to train one architecture of a space.
+
+    Attributes:
+        space, parameters: what `make_space` takes.
+        code: the architecture.
+        supernet: weights to start from, None to start afresh.
+        teacher: weights of the whole network that a space is cut from, to learn from beside the labels; None for these
+            alone.
+    """
+
+    space: str
+    parameters: dict[str, object]
+    code: str
     supernet: Path | None = None
     teacher: Path | None = None
-    checkpoint: Path
 
 
 class CandidateResult(BaseModel):
@@ -99,17 +108,25 @@ def train_candidate(request: Candidate) -> Iterator[CandidateResult]:
         DataError: the data cannot be read.
     """
     torch.set_num_threads(request.threads)
-    found = _found(request) if request.checkpoint.exists() else []
+    space = make_space(request.space, request.parameters)
+    found = found_results(request, lambda: load_candidate(space, request.code, request.checkpoint)[0])
     yield from found
     data = shared_data(request.data, request.seed, request.device)
-    space = make_space(request.space, request.parameters)
     torch.manual_seed(request.trial_seed)
     network = initial_network(space, request.code, request.supernet)
     if space.pretrained and request.supernet is not None and not found:
         calibrate(network, data, request.optimizer.batch_size, request.device)
+    yield from trained_on(request, _program(request, space, network), found)
+
+
+def trained_on(
+    request: Training, program: NetworkProgram, found: Sequence[CandidateResult]
+) -> Iterator[CandidateResult]:
+    """Train a program on the request's data from its checkpoint on, yielding the epochs after those found in it."""
+    data = shared_data(request.data, request.seed, request.device)
     results = [result.model_dump() for result in found]
     epochs = train(
-        _program(request, space, network),
+        program,
         data,
         request.optimizer,
         epochs=request.epochs,
@@ -120,7 +137,7 @@ def train_candidate(request: Candidate) -> Iterator[CandidateResult]:
         device=request.device,
     )
     for epoch in epochs:
-        result = _measured(network, data, epoch, request.device)
+        result = _measured(program.module, data, epoch, request.device)
         results.append(result.model_dump())
         yield result
 
@@ -134,16 +151,21 @@ def _program(request: Candidate, space: SearchSpace, network: Network) -> Networ
     return DistilledProgram(network, teacher, label_smoothing=smoothing)
 
 
-def _found(request: Candidate) -> list[CandidateResult]:
-    """Results of the epochs that a checkpoint holds: those noted in it, and its last one measured again."""
-    network, _ = load_candidate(make_space(request.space, request.parameters), request.code, request.checkpoint)
-    network = network.to(request.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+def found_results(request: Training, load: Callable[[], nn.Module]) -> list[CandidateResult]:
+    """Results of the epochs that a checkpoint holds: those noted in it, and its last one measured again.
+
+    Args:
+        load: gives the network with the checkpoint's weights.
+    """
+    if not request.checkpoint.exists():
+        return []
+    network = load().to(request.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = shared_data(request.data, request.seed, request.device)
     last = _measured(network, data, finished_epochs(request.checkpoint)[-1], request.device)
     return [*(CandidateResult(**note) for note in noted(request.checkpoint)), last]
 
 
-def _measured(network: Network, data: Splits, epoch: Epoch, device: str) -> CandidateResult:
+def _measured(network: nn.Module, data: Splits, epoch: Epoch, device: str) -> CandidateResult:
     measured = judge(network, data, data.validation, device=device)
     return CandidateResult(
         epoch=epoch.epoch,
@@ -186,12 +208,11 @@ def load_supernet(space: SearchSpace, weights: Path) -> Supernet:
     """The trained supernet of a run."""
     from safetensors.torch import load_file
 
-    net = Supernet(space)
     try:
-        net.load_state_dict(load_file(weights))
+        state = load_file(weights)
     except FileNotFoundError:
         raise RunError(f"no supernet weights at {weights}; start the run again with its command") from None
-    return net.eval()
+    return Supernet.of_state(space, state).eval()
 
 
 def shared_data(data: Data, seed: int, device: str = "cpu") -> Splits:

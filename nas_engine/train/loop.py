@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,11 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces import carrying
-from search_spaces.errors import EngineError
+from search_spaces.errors import ConfigError, EngineError
 
 from ..config import Optimizer
 from ..data import Augment, Splits
+from ..data.containers import Batches
 from ..files import read_torch, write_torch
+from .parallel import Alone
+from .parts import Parts, accumulated
+from .precision import mixed, working_type
 
 
 class DivergedError(EngineError):
@@ -45,9 +49,10 @@ class Program(Protocol):
         """The weights."""
 
     def backward(self, inputs: Tensor, targets: Tensor, epoch: int, step: int) -> Tensor:
-        """Add this batch's gradients to the parameters; returns the loss, detached.
+        """Add the gradients of a batch's mean loss to the parameters; returns the loss, detached.
 
-        Anything random must follow from the seed, `epoch` and `step`.
+        It may see a part of the batch, and then be called for the others in the same step. Anything random must
+        follow from the seed, `epoch` and `step`.
         """
 
 
@@ -71,6 +76,14 @@ class Stepped(Protocol):
         """Go on from such a state."""
 
 
+@runtime_checkable
+class Observing(Protocol):
+    """What a program may do besides: see each batch whole, before its gradients are formed."""
+
+    def observe(self, inputs: Tensor, targets: Tensor, epoch: int, step: int) -> None:
+        """Called once a step."""
+
+
 def train(
     program: Program,
     data: Splits,
@@ -82,6 +95,7 @@ def train(
     checkpoint: Path | None = None,
     notes: Sequence[dict[str, Any]] = (),
     device: str = "cpu",
+    team: Alone | None = None,
 ) -> Iterator[Epoch]:
     """Train on `data.train`, yielding each epoch; epochs found in the checkpoint are not repeated or yielded.
 
@@ -90,61 +104,110 @@ def train(
 
     `notes` are plain values of the caller's; a checkpoint keeps them as they are at the end of its epoch, see `noted`.
 
+    With a `team` all of its processes call this alike, and each goes through its share of every batch. Rank 0 reads
+    and writes the checkpoint; its weights are what all begin with.
+
     The module is left in the state of the last epoch yielded (or found), on `device`, in training mode.
 
     Raises:
+        ConfigError: a precision that the device has not.
+        ConnectionLostError: a process of the team is gone.
         DivergedError: the loss became NaN or infinite.
     """
-    module = program.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = make_optimizer(module, settings)
-    history = resume(program, optimizer, checkpoint)
+    steps = Steps(program, settings, team or Alone(), device)
+    history = steps.begin(checkpoint)
     for epoch in range(len(history), epochs):
         started = time.perf_counter()
-        torch.manual_seed(hash((seed, epoch)) % 2**31)
-        module.train()
         walk = data.epoch(settings.batch_size, seed=seed, epoch=epoch, augment=augment, device=device)
-        total = torch.zeros((), device=device)
-        with carrying(module):
-            for step, (inputs, targets) in enumerate(walk):
-                rate = learning_rate(settings, epoch + step / len(walk), epochs)
-                total += take_step(program, optimizer, settings, rate, inputs, targets, epoch, step)
-        loss = float(total) / len(walk)
+        loss = steps.epoch(walk, epoch, epochs, seed)
         if not math.isfinite(loss):
             raise DivergedError(f"the training loss became {loss} in epoch {epoch + 1}; lower the learning rate")
         finished = Epoch(epoch + 1, loss, time.perf_counter() - started)
         if checkpoint is not None:
             history.append(finished)
-            state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "notes": list(notes)}
-            if isinstance(program, Stepped):
-                state["program"] = program.state_dict()
-            write_torch(checkpoint, {**state, "history": [asdict(e) for e in history]})
+            if steps.team.leads:
+                write_torch(checkpoint, {**snapshot(program, steps.optimizer, history), "notes": list(notes)})
         yield finished
 
 
-def take_step(
-    program: Program,
-    optimizer: torch.optim.Optimizer,
-    settings: Optimizer,
-    rate: float,
-    inputs: Tensor,
-    targets: Tensor,
-    epoch: int,
-    step: int,
-) -> Tensor:
-    """One optimiser step at a learning rate; returns the loss as a tensor, so that a GPU is not waited for."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    loss = program.backward(inputs, targets, epoch, step)
-    if settings.clip_norm is not None:
-        nn.utils.clip_grad_norm_(program.module.parameters(), settings.clip_norm)
-    if not isinstance(program, Stepped):
-        optimizer.step()
-        return loss
-    program.before_step(optimizer, epoch, step)
-    optimizer.step()
-    program.after_step(optimizer, epoch, step)
-    return loss
+class Steps:
+    """The steps of one training: gradients part by part and process by process, then the optimiser.
+
+    Args:
+        program: its module is moved to the device.
+        team: the processes that train together.
+
+    Raises:
+        ConfigError: a precision that the device has not.
+    """
+
+    def __init__(self, program: Program, settings: Optimizer, team: Alone, device: str) -> None:
+        self.team = team
+        self._program, self._settings, self._device = program, settings, device
+        self._module = program.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._type = working_type(settings.precision, device)
+        self.optimizer = make_optimizer(self._module, settings)
+
+    def begin(self, checkpoint: Path | None) -> list[Epoch]:
+        """Start from a checkpoint if there is one, all processes alike; the epochs that it holds."""
+        history = resume(self._program, self.optimizer, checkpoint) if self.team.leads else []
+        if self.team.size > 1:
+            state = self.team.given(lambda: snapshot(self._program, self.optimizer, history))
+            history = history if self.team.leads else restore(self._program, self.optimizer, state)
+        return history
+
+    def epoch(self, walk: Batches, epoch: int, epochs: int, seed: int) -> float:
+        """Train on the batches of one epoch; their mean loss, on all processes."""
+        rank = (self.team.rank,) if self.team.rank else ()  # each its own dropout
+        torch.manual_seed(hash((seed, epoch, *rank)) % 2**31)
+        self._module.train()
+        total = torch.zeros((), device=self._device)
+        parts = Parts(self._module, self._settings.accumulate)
+        with carrying(self._module):
+            for step, (inputs, targets) in enumerate(walk):
+                rate = learning_rate(self._settings, epoch + step / len(walk), epochs)
+                total += self._step(parts, rate, inputs, targets, epoch, step)
+        self._settle()
+        return float(self.team.add(total)) / len(walk)
+
+    def _step(
+        self, parts: Parts, rate: float, inputs: Tensor, targets: Tensor, epoch: int, step: int
+    ) -> Tensor | float:
+        """One step at a learning rate; this process's part of the loss as a tensor: a GPU is not waited for."""
+        program, optimizer, settings = self._program, self.optimizer, self._settings
+        if len(inputs) < self.team.size:  # a process without a share would not see what its program does in a step
+            raise ConfigError(f"a batch of {len(inputs)} leaves nothing for some of {self.team.size} processes")
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        if isinstance(program, Observing):
+            program.observe(inputs, targets, epoch, step)
+        with mixed(self._module, self._type, self._device):
+            loss = accumulated(
+                lambda x, y: program.backward(x, y, epoch, step),
+                parts.of(*self.team.share(inputs, targets)),
+                self._module.parameters,
+                len(inputs),
+            )
+        self.team.add_gradients(self._module.parameters())
+        if settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._module.parameters(), settings.clip_norm)
+        if not isinstance(program, Stepped):
+            optimizer.step()
+        else:
+            program.before_step(optimizer, epoch, step)
+            optimizer.step()
+            program.after_step(optimizer, epoch, step)
+        return 0.0 if loss is None else loss
+
+    def _settle(self) -> None:
+        """What processes hold of their own, statistics of their shares, becomes one before it is written down."""
+        self.team.settle(self._module)
+        program = self._program
+        if self.team.size > 1 and isinstance(program, Stepped):
+            state = self.team.given(program.state_dict)
+            if not self.team.leads:
+                program.load_state_dict(state)
 
 
 def make_optimizer(module: nn.Module, settings: Optimizer) -> torch.optim.SGD:
@@ -172,7 +235,19 @@ def resume(program: Program, optimizer: torch.optim.Optimizer, checkpoint: Path 
     """Load a checkpoint if there is one; the epochs it holds."""
     if checkpoint is None or not checkpoint.exists():
         return []
-    state = read_torch(checkpoint)
+    return restore(program, optimizer, read_torch(checkpoint))
+
+
+def snapshot(program: Program, optimizer: torch.optim.Optimizer, history: Sequence[Epoch]) -> dict[str, Any]:
+    """What a training is resumed from: plain values and tensors."""
+    state = {"module": program.module.state_dict(), "optimizer": optimizer.state_dict()}
+    if isinstance(program, Stepped):
+        state["program"] = program.state_dict()
+    return {**state, "history": [asdict(e) for e in history]}
+
+
+def restore(program: Program, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> list[Epoch]:
+    """Go on from a snapshot; the epochs it holds."""
     program.module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
     if isinstance(program, Stepped):

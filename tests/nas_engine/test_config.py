@@ -90,7 +90,7 @@ MISTAKES = {
     "search: {trials: 3}\nsearch: {epochs: 4}": r"line 2: key 'search' is given twice",
     "search: {epochs: 3, grace_epochs: 9}": r"search\.grace_epochs 9 exceeds search\.epochs 3",
     "supernet: {optimizer: {learning_rate: .inf}}": r"learning_rate: .*finite number",
-    "supernet: {strategy: fare}": r"supernet\.strategy: .*'uniform', 'fair' or 'sandwich', got 'fare'",
+    "supernet: {strategy: fare}": r"supernet\.strategy: .*'uniform', 'fair', 'sandwich' or 'attentive', got 'fare'",
     "data: {augment: {shfit: 3}}": r"data\.augment: unknown augmentation 'shfit': did you mean 'shift'\?",
     "data: {augment: {shift: -3}}": r"data\.augment: augmentation shift must be a whole number",
     "constraints: latency <= 2": r"unknown metric 'latency' in a constraint: did you mean 'latency_ms'\?",
@@ -259,3 +259,40 @@ def test_the_starter_refuses_what_cannot_work(tmp_path: Path) -> None:
     assert path.read_text() == "mine"
     write_starter(path, force=True)
     assert load_config(path) == Config(name="search")
+
+
+# ---- baselines -----------------------------------------------------------------------------------------------
+
+
+def test_baselines_are_names_or_mappings(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        "constraints: latency_ms <= 0.5\n"
+        "baselines: [timm:resnet18, {model: resnet20, width: 0.5, to: latency}, {model: a.py:f, resolution: 32}]",
+    )
+    assert [str(one) for one in config.baselines] == [
+        "timm:resnet18",
+        "resnet20, width x0.5, to latency by width",
+        "a.py:f, at 32 pixels",
+    ]
+    assert load(tmp_path, config.to_yaml()) == config
+    assert load(tmp_path, "", "baselines=timm:resnet18").baselines == config.baselines[:1]
+    assert load(tmp_path, "baselines:").baselines == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("baselines: [{modle: x}]", r"unknown key 'baselines\.0\.modle': did you mean 'model'"),
+        ("baselines: [x, x]", "baseline 'x' is given twice"),
+        ("baselines: [3]", r"baselines\.0: .*got 3"),
+        ("baselines: 3", "baselines: Input should be a list, got 3"),
+        ("baselines: [{model: x, width: 0}]", r"baselines\.0\.width: .*greater than 0"),
+        ("baselines: [{model: x, to: latency}]", "there is none; add a constraint such as 'latency_ms <= 2.0'"),
+        ("baselines: [{model: x, rule: dwr}]", "rule 'dwr' says how 'x' is scaled to a latency; give to: latency too"),
+        ("baselines: [x]\ndata: {source: 'text:a.txt'}", "baselines are networks for images, but 'text:a.txt' is"),
+    ],
+)
+def test_baselines_that_make_no_sense_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, text)

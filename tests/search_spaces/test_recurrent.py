@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -330,17 +328,3 @@ def test_cells_of_other_spaces_and_kinds_are_refused(space: Recurrent) -> None:
         plain(space, "lsmt")
     with pytest.raises(SpaceError, match="at least"):
         plain(space, "gru", 10)
-
-
-# ---- documentation ---------------------------------------------------------------------------------------
-
-
-def test_the_examples_of_the_documentation_run(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "spaces.md").read_text(encoding="utf-8")
-    build, use = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    scope: dict[str, Any] = {}
-    exec(build, scope)
-    assert f"# {capsys.readouterr().out.strip()}\n" in build
-    scope["tokens"] = torch.randint(10_000, (1, 70))
-    exec(use, scope)
-    assert scope["logits"].shape == (1, 35, 10_000)
