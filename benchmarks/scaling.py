@@ -27,7 +27,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from math import prod, sqrt
 from pathlib import Path
@@ -378,7 +378,7 @@ def _figures(
         "claims": list(claims(rows)),
         "growth": {
             base.name: growth(base, (1, 2, 3, 4), shape),
-            published.name: growth(replace(published, drop_path=0.0), (1, 2, 3, 4, 5, 6), (3,)),
+            published.name: growth(published, (1, 2, 3, 4, 5, 6), (3,)),
         },
         "activations": {"measured": exponents(published), "law": {k: v for k, v in LAW.items() if v is not None}},
     }
