@@ -101,6 +101,7 @@ class Context:
             check_inheritance(self)
         else:
             self._check_untrained()
+        self._check_training()
         predictor = self.config.predictor
         make_predictor(predictor.name, self.space, **{"seed": self.config.seed, **predictor.settings})
         if self.config.sample.strategy == "segments" and self.config.sample.segments.cost != "latency_ms":
@@ -110,6 +111,20 @@ class Context:
         _ = samplers[self.config.search.sampler]
         for name in self.config.export.formats:
             _ = exporters[name]
+        if self.config.baselines:
+            from .stages.baselines import check_baselines
+
+            check_baselines(self)
+
+    def _check_training(self) -> None:
+        """What the training of the shared weights looks up in the space: choices that open, channels, a predictor."""
+        settings = self.config.supernet
+        if settings.shrinking or settings.strategy == "attentive":
+            from search_spaces import Supernet
+
+            from .train import supernet_program
+
+            supernet_program(Supernet(self.space), self.config.seed, settings)
 
     def _check_untrained(self) -> None:
         """What makes sense only for a space that brings trained weights."""

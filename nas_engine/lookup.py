@@ -218,3 +218,24 @@ def predict(run: Run, architectures: Sequence[Architecture]) -> list[Row]:
 
 def _names_of(architecture: Architecture) -> Row:
     return {"id": architecture.id, "code": architecture.code}
+
+
+# ---- trained networks --------------------------------------------------------------------------------------
+
+
+def meeting(rows: list[dict[str, Any]], where: str) -> list[dict[str, Any]]:
+    """The rows for which a condition holds, read as the lookup table reads it."""
+    import duckdb
+    import pyarrow as pa
+
+    from predictors.condition import to_sql
+
+    networks = pa.Table.from_pylist([{**row, "position": i} for i, row in enumerate(rows)])
+    condition = to_sql(where, [name for name in networks.column_names if name != "position"])
+    with duckdb.connect(":memory:") as connection:
+        connection.register("networks", networks)
+        try:
+            found = connection.execute(f"SELECT position FROM networks WHERE ({condition})").fetchall()
+        except duckdb.Error as e:
+            raise ConfigError(f"{where!r} cannot be answered ({str(e).splitlines()[0]}); check the condition") from None
+    return [rows[position] for (position,) in sorted(found)]

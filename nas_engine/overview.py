@@ -70,7 +70,7 @@ def _run(path: Path) -> Row:
 
 def _state(run: Run) -> tuple[str, str | None]:
     """`done`, `running` or `stopped`, and the first stage that has not ended."""
-    stage = next((name for name in STAGES if run.directory.done(name) is None), None)
+    stage = next((row["stage"] for row in run.status if row["state"] != "done"), None)
     if run.directory.in_use or run.directory.is_held_elsewhere:
         return "running", stage
     return ("done", None) if stage is None else ("stopped", stage)
@@ -109,6 +109,9 @@ def _progress(run: Run, stage: str) -> str:
         trials = read_trials(run.path)
         ended = sum(t.state in ("finished", "stopped", "failed", "diverged") for t in trials)
         return f"{ended} of {run.config.search.trials} trials ended"
+    if stage == "baselines":
+        ended = sum(row["event"] == "end" for row in Record(run.directory.stage(stage) / "trainings.jsonl").rows)
+        return f"{ended} trained of {len(run.config.baselines)}"
     return ""
 
 
@@ -125,9 +128,10 @@ def status(run: Run) -> Row:
 
 
 def outcome(run: Run) -> Row:
-    """What a finished run found: run, quality, networks (of the front, or chosen), trained, hypervolume, dropped,
-    warnings, report."""
+    """What a finished run found: run, quality, networks (of the front, or chosen), trained, hypervolume, baselines,
+    comparisons with these, dropped, warnings, report."""
     chosen = run.chosen
+    beside = run.baselines or {"rows": [], "comparisons": [], "warnings": []}
     bundles = {b["trial"]: b["path"] for b in (run.directory.done("export") or {}).get("bundles", [])}
     rows = [{**r, "bundle": bundles.get(r["trial"])} for r in chosen["networks"] if r["pareto"] or r["chosen"]]
     return {
@@ -136,8 +140,10 @@ def outcome(run: Run) -> Row:
         "networks": sorted(rows, key=lambda r: -r["accuracy"]),
         "trained": len(chosen["networks"]),
         "hypervolume": (run.directory.done("search") or {}).get("hypervolume"),
+        "baselines": sorted(beside["rows"], key=lambda r: -(r["accuracy"] or 0.0)),
+        "comparisons": beside["comparisons"],
         "dropped": chosen["dropped"],
-        "warnings": chosen["warnings"],
+        "warnings": [*chosen["warnings"], *beside["warnings"]],
         "report": str(run.path / "report.html"),
     }
 

@@ -12,6 +12,7 @@ from .show import TITLES, duration, figure, table, whole
 
 Row = Mapping[str, Any]
 _TOLD = {"latency_ms": "", "macs": "MACs", "bytes_moved": "moved"}
+_BESIDE = ("name", "accuracy", "test_accuracy", "latency_ms", "latency_ms_predicted", "params", "macs", "state")
 _FRONT = ("trial", "id", "accuracy", "test_accuracy", "latency_ms", "params", "macs")
 
 
@@ -78,6 +79,7 @@ def search(outcome: Row) -> Iterator[Any]:
     yield f"{len(networks)} of {outcome['trained']} trained networks are on {front}"
     if outcome["hypervolume"] is not None:
         yield f"hypervolume of the trained networks: {outcome['hypervolume']:.3f} of 1"
+    yield from _baselines(outcome)
     for warning in outcome["warnings"]:
         yield f"! {warning}"
     bundles = [row["bundle"] for row in networks if row["bundle"]]
@@ -87,6 +89,16 @@ def search(outcome: Row) -> Iterator[Any]:
     yield f"report: {outcome['report']}"
     run = shlex.quote(outcome["run"])
     yield f"next:\n  nas-engine table query {run} --where 'latency_ms < 2'\n  nas-engine export {run} --trial N"
+
+
+def _baselines(outcome: Row) -> Iterator[Any]:
+    """Networks of others, and how the chosen ones stand beside them."""
+    if not outcome["baselines"]:
+        return
+    yield ""
+    rows = [{**row, "state": "" if row["state"] == "finished" else row["state"]} for row in outcome["baselines"]]
+    yield table(rows, _BESIDE, name="baseline", accuracy="validation", state="")
+    yield from (comparison["words"] for comparison in outcome["comparisons"])
 
 
 def status(found: Row) -> Iterator[Any]:

@@ -25,7 +25,7 @@ LEASE = ".lease.json"
 _PAUSE_SECONDS = 2.0  # between two looks for changes that need not be at the URI at once, at least
 _PAUSE_SHARE = 10.0  # ... and as a multiple of what the last one took
 _RECORD = "search/trials.jsonl"  # workers act on its rows: it is put there at once
-_LAZY = re.compile(r"search/trials/.*\.pt")  # fetched when they are asked for; workers put them there
+_LAZY = re.compile(r"(search/trials|baselines)/.*\.pt")  # fetched when they are asked for; workers put them there
 _KEPT_HERE = re.compile(r"(.*/)?(\.[^/]*\.tmp|[^/]*\.tmp|optuna\.journal)|\.lock|\.mirror\.json|\.lease\.json")
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces import Architecture, SearchSpace, make_space
-from search_spaces.errors import ConfigError, EngineError, RunError, did_you_mean
+from search_spaces.errors import EngineError, RunError, did_you_mean
 
 from .config import Config, load_config, make_config
 from .files import Progress, read_json, write_json, write_text
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from predictors.table import LookupTable
 
-STAGES = ("device", "supernet", "sample", "predict", "table", "search", "choose", "export", "report")
+STAGES = ("device", "supernet", "sample", "predict", "table", "search", "choose", "export", "baselines", "report")
 _LIVELY_SECONDS = 60.0
 _FETCH_SECONDS = 20.0
 _REPORTED = ("torch", "ray", "optuna", "numpy", "onnxruntime")
@@ -372,6 +372,12 @@ class Run:
             raise RunError(f"run {self.path.name!r} has not chosen networks yet; continue it with: {self.command}")
         return dict(read_json(self.path / "choose" / "chosen.json"))
 
+    @property
+    def baselines(self) -> dict[str, Any] | None:
+        """What the baselines stage wrote: rows, chosen networks measured beside them, comparisons; None without any."""
+        path = self.path / "baselines" / "baselines.json"
+        return dict(read_json(path)) if (self.directory.done("baselines") or {}).get("asked") else None
+
     def best(self, where: str | None = None) -> dict[str, Any]:
         """The trained network of highest validation accuracy, among those for which `where` holds.
 
@@ -382,8 +388,10 @@ class Run:
             ConfigError: an unknown column, or a condition that makes no sense.
             RunError: nothing was trained yet, or no network meets the condition.
         """
+        from .lookup import meeting
+
         rows: list[dict[str, Any]] = self.chosen["networks"]
-        met = rows if where is None else _meeting(rows, where)
+        met = rows if where is None else meeting(rows, where)
         if not met:
             raise RunError(
                 f"none of the {len(rows)} trained networks of run {self.path.name!r} meets {where!r}; loosen it, "
@@ -414,31 +422,15 @@ class Run:
     @property
     def status(self) -> list[dict[str, Any]]:
         """One row a stage: name, state (done, begun, waiting), seconds."""
+        found = {name: self.directory.done(name) for name in STAGES}
+        if found["report"] and not self.config.baselines:  # a run of before there were any
+            found["baselines"] = found["baselines"] or {"seconds": 0.0}
         rows = []
-        for name in STAGES:
-            done = self.directory.done(name)
+        for name, done in found.items():
             begun = (self.directory.stage(name) / "inputs.json").exists()
             state = "done" if done else "begun" if begun else "waiting"
             rows.append({"stage": name, "state": state, "seconds": (done or {}).get("seconds")})
         return rows
-
-
-def _meeting(rows: list[dict[str, Any]], where: str) -> list[dict[str, Any]]:
-    """The rows for which a condition holds, read as the lookup table reads it."""
-    import duckdb
-    import pyarrow as pa
-
-    from predictors.condition import to_sql
-
-    networks = pa.Table.from_pylist([{**row, "position": i} for i, row in enumerate(rows)])
-    condition = to_sql(where, [name for name in networks.column_names if name != "position"])
-    with duckdb.connect(":memory:") as connection:
-        connection.register("networks", networks)
-        try:
-            found = connection.execute(f"SELECT position FROM networks WHERE ({condition})").fetchall()
-        except duckdb.Error as e:
-            raise ConfigError(f"{where!r} cannot be answered ({str(e).splitlines()[0]}); check the condition") from None
-    return [rows[position] for (position,) in sorted(found)]
 
 
 def _find(path: Path) -> Path:

@@ -43,16 +43,25 @@ STATES = {
 }
 _UNKNOWN = Look("other", "var(--running)", "circle")
 _CHOSEN = "var(--chosen)"
+_BASELINE = "var(--baseline)"
 _MANY = 40  # more networks than these are drawn without error bars
 
 
 def pareto(
-    networks: Sequence[Network], cost: str, bounds: Iterable[Bound], images: int, quality: Quality = ACCURACY
+    networks: Sequence[Network],
+    cost: str,
+    bounds: Iterable[Bound],
+    images: int,
+    quality: Quality = ACCURACY,
+    baselines: Sequence[Network] = (),
 ) -> go.Figure:
-    """Measured accuracy over a measured cost: every trained network, the front in these two figures, the bounds."""
+    """Measured accuracy over a measured cost: every trained network, the front in these two figures, the bounds.
+
+    Baselines are drawn beside them, and belong to no front.
+    """
     figure = _figure(axis_title(cost), f"validation {quality.axis}")
-    x = [n[cost] for n in networks]
-    y = [quality.shown(n["accuracy"]) for n in networks]
+    x = [n[cost] for n in (*networks, *baselines)]
+    y = [quality.shown(n["accuracy"]) for n in (*networks, *baselines)]
     _add_front(figure, networks, cost, quality)
     bars = len(networks) <= _MANY
     shares = bars and quality is ACCURACY  # whose chance errors follow from their number
@@ -72,6 +81,7 @@ def pareto(
             hovertemplate=f"%{{text}}<br>%{{x:.4s}}, {_told_y(quality)}<extra></extra>",
         )
         told_broken |= not met
+    _add_baselines(figure, baselines, cost, images, quality)
     _add_chosen(figure, [n for n in networks if n["chosen"]], cost, "accuracy", quality)
     _add_bounds(figure, bounds, cost, x, y, quality)
     return figure
@@ -330,6 +340,22 @@ def _add_chosen(figure: go.Figure, chosen: Sequence[Network], across: str, up: s
         textfont={"color": _CHOSEN, "size": 13},
         hovertext=[_told(n) for n in chosen],
         hovertemplate=f"%{{hovertext}}<br>%{{x:.4s}}, {_told_y(quality)}<extra>chosen</extra>",
+    )
+
+
+def _add_baselines(figure: go.Figure, baselines: Sequence[Network], cost: str, images: int, quality: Quality) -> None:
+    if not baselines:
+        return
+    figure.add_scatter(
+        x=[n[cost] for n in baselines],
+        y=[quality.shown(n["accuracy"]) for n in baselines],
+        mode="markers",
+        name="baseline",
+        marker={"color": _BASELINE, "symbol": "square", "size": 9},
+        error_y=_bars([100 * standard_error(n["accuracy"], images) for n in baselines], _BASELINE),
+        error_x=_bars([n["latency_spread_ms"] for n in baselines if cost == "latency_ms"], _BASELINE),
+        text=[escape(f"{n['name']}, {_epochs(n['epochs'])}") for n in baselines],
+        hovertemplate=f"%{{text}}<br>%{{x:.4s}}, {_told_y(quality)}<extra></extra>",
     )
 
 

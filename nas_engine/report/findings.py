@@ -20,7 +20,7 @@ from search_spaces.errors import DataError, RunError
 from ..config import COSTS, Bound, Config
 from ..files import read_json
 from ..quality import Quality
-from ..run import STAGES, Run
+from ..run import Run
 
 if TYPE_CHECKING:
     from predictors.cost import Roofline
@@ -64,7 +64,7 @@ class Findings:
     @cached_property
     def unfinished(self) -> list[str]:
         """Stages before the report that have not ended."""
-        return [name for name in STAGES if name != "report" and self.done(name) is None]
+        return [r["stage"] for r in self.run.status if r["stage"] != "report" and r["state"] != "done"]
 
     @cached_property
     def made(self) -> dict[str, Any]:
@@ -163,6 +163,16 @@ class Findings:
     def networks(self) -> list[dict[str, Any]]:
         """Trained and measured candidates."""
         return list(self.chosen["networks"]) if self.chosen else []
+
+    @cached_property
+    def beside(self) -> dict[str, Any] | None:
+        """Baselines, and the chosen networks measured beside them; None where none were asked for."""
+        return self.run.baselines if self.chosen else None
+
+    @cached_property
+    def rivals(self) -> list[dict[str, Any]]:
+        """Baselines that were trained and measured."""
+        return [row for row in (self.beside or {}).get("rows", ()) if row["test_accuracy"] is not None]
 
     @cached_property
     def timed(self) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import COSTS
 from ..files import write_text
 from ..run import Run
-from . import figures, sections
+from . import beside, figures, sections
 from .findings import Findings
 from .words import COST_MEANINGS, cost_name
 
@@ -89,6 +89,8 @@ def _context(f: Findings) -> dict[str, Any]:
         "asked": sections.asked(f),
         "answer": sections.answer(f),
         "test_note": sections.test_note(f),
+        "beside": beside.section(f),
+        "asks_baselines": bool(config.baselines),
         "costs": [{"key": c, "name": cost_name(c), "meaning": COST_MEANINGS[c]} for c in _costs(f)],
         "every": sections.every_network(f),
         "cost_names": [cost_name(c) for c in COSTS],
@@ -120,7 +122,8 @@ def _plots(f: Findings) -> dict[str, Any]:
     for cost in _costs(f):
         name = cost_name(cost).lower()
         if f.networks and f.chosen:
-            figure = figures.pareto(f.networks, cost, judged, f.chosen["validation_images"], f.quality)
+            images = f.chosen["validation_images"]
+            figure = figures.pareto(f.networks, cost, judged, images, f.quality, f.rivals)
             plots["pareto"][cost] = Plot.of(figure, f"measured {f.quality.name} against {name}", 420)
         if f.cloud and cost in f.cloud.columns:
             figure = figures.believed(f.cloud, f.networks, cost, bounds, f.quality)

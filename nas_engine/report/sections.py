@@ -45,7 +45,8 @@ def lead(f: Findings) -> tuple[str, str]:
     trained = plural(len(f.networks), "candidate")
     met = sum(bool(n["bounds_met"]) for n in f.networks)
     bounds = f", {met} of them within the bounds when measured" if f.run.config.constraints else ""
-    return answer, f"This is trial {best['trial']}, {others}; {trained} were trained{bounds}."
+    beside = "".join(f" {_unbroken(c['words'])}" for c in (f.beside or {}).get("comparisons", ())[:1])
+    return answer, f"This is trial {best['trial']}, {others}; {trained} were trained{bounds}.{beside}"
 
 
 def _unfinished_lead(f: Findings) -> tuple[str, str]:
@@ -66,7 +67,7 @@ def warnings(f: Findings) -> list[str]:
     told: list[str] = []
     if f.unfinished:
         told.append(f"The run has not ended: {_stages(f.unfinished)} missing. Continue it with: {f.run.command}")
-    told += (f.chosen or {}).get("warnings", [])
+    told += (f.chosen or {}).get("warnings", []) + (f.beside or {}).get("warnings", [])
     trusts = [*f.trust.items(), *((f"{name} against trained candidates", t) for name, t in f.trust_trained.items())]
     for name, trust in trusts:
         doubtful = trust.get("low_trust", trust["low"] <= 0)

@@ -149,6 +149,10 @@ def estimate(context: Context) -> list[dict[str, Any]]:
             f"{config.search.trials} trials, about {rungs:.0f} of {config.search.epochs} epochs each on average",
         ),
     }
+    if config.baselines:
+        together = config.search.epochs * trial_steps * _baseline_seconds(context) / config.search.concurrency
+        scaled = " (before they are scaled)" if any(one.to for one in config.baselines) else ""
+        seconds["baselines"] = (together, f"{len(config.baselines)} of {config.search.epochs} epochs{scaled}")
     return [{"stage": name, "seconds": value, "words": words} for name, (value, words) in seconds.items()]
 
 
@@ -166,8 +170,8 @@ def _timed(context: Context) -> tuple[float, float, float]:
 
     config, data, space = context.config, context.data, context.space
     torch.set_num_threads(config.training_threads)
-    net = Supernet(space)
-    program = supernet_program(net, config.seed, config.supernet)
+    net = Supernet(space, kernel_transform=config.supernet.kernel_transform)
+    program = supernet_program(net, config.seed, config.supernet.model_copy(update={"shrinking": ()}))
     step = _step_seconds(context, program, config.supernet.optimizer)
     sample = config.sample
     scorer = MemberScorer(
@@ -189,6 +193,18 @@ def _timed(context: Context) -> tuple[float, float, float]:
         _step_seconds(context, NetworkProgram(Network(space.graph(m))), config.search.optimizer) for m in members
     ]
     return step, score, float(np.mean(trained))
+
+
+def _baseline_seconds(context: Context) -> float:
+    """Seconds of a training step of every baseline, together."""
+    from search_spaces import Network
+
+    from ..baselines import make_baseline
+    from ..train import NetworkProgram
+
+    data, optimizer = context.data, context.config.search.optimizer
+    graphs = (make_baseline(one, data.input_shape, len(data.classes)).graph for one in context.config.baselines)
+    return sum(_step_seconds(context, NetworkProgram(Network(graph)), optimizer) for graph in graphs)
 
 
 def _step_seconds(context: Context, program: Program, optimizer: Optimizer, steps: int = 4) -> float:

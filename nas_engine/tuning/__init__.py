@@ -12,6 +12,7 @@ from .history import TrialSummary, read_trials
 from .hypervolume import Hypervolume, read_hypervolume
 
 if TYPE_CHECKING:
+    from .baselines import BaselineJob, train_baselines
     from .conductor import SearchJob, SearchOutcome
     from .members import MemberJob, score_members
     from .sampling import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .trials import search
 
 _LAZY = {
+    "BaselineJob": ".baselines",
     "EvolutionSampler": ".sampling",
     "GuidedSampler": ".sampling",
     "LocalSampler": ".sampling",
@@ -52,9 +54,11 @@ _LAZY = {
     "score_members": ".members",
     "search": ".trials",
     "search_recorded": ".simulation",
+    "train_baselines": ".baselines",
 }
 
 __all__ = [
+    "BaselineJob",
     "EvolutionSampler",
     "GuidedSampler",
     "Hypervolume",
@@ -79,6 +83,7 @@ __all__ = [
     "score_members",
     "search",
     "search_recorded",
+    "train_baselines",
 ]
 
 

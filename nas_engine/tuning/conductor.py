@@ -25,6 +25,7 @@ from .history import DIVERGED, FAILED, FINISHED, RUNNING, STOPPED, History, Tria
 if TYPE_CHECKING:
     from predictors.cost import CostModel
 
+    from ..train import Candidate
     from .proposals import Proposals
     from .sampling import Prior
     from .stopping import EarlyStopping
@@ -81,6 +82,12 @@ class SearchJob:
     def checkpoint(self, trial: int) -> Path:
         """Where the training of a trial is saved."""
         return self.folder / "trials" / f"{trial:04d}.pt"
+
+    def request(self, trial: Trial, directory: Path) -> Candidate:
+        """What a process is asked to train, where the run's directory is `directory` for it."""
+        from ..train.candidate import candidate_of
+
+        return candidate_of(self.config, self.space, trial.code, trial.number, directory)
 
     def costs_of(self, architecture: Architecture) -> dict[str, float]:
         """Predicted costs of one member."""
@@ -162,6 +169,16 @@ class Conductor:
     def remaining(self) -> int:
         """Trials still to be run, counting those that are unfinished."""
         return len(self._resumed) + max(0, self._settings.trials - len(self.history.trials))
+
+    @property
+    def begun(self) -> frozenset[int]:
+        """Numbers of the trials that are unfinished."""
+        return frozenset(trial.number for trial in self.history.unfinished)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to be run."""
+        return self.outcome().state != "interrupted"
 
     def next(self) -> Trial | None:
         """The trial to run next: an unfinished one of before, else a new one; None where there is none.

@@ -1,4 +1,4 @@
-"""Ray Tune runs the trials that a conductor decides on.
+"""Ray Tune runs the trainings that a conductor decides on: trials of a search, or baselines beside one.
 
 Tune is given a searcher, a scheduler and a stopper that only pass questions on to the conductor in this process; what
 Tune pickles of them is a key. Its own storage is thrown away: resuming means reading the record.
@@ -6,8 +6,9 @@ Tune pickles of them is a key. Its own storage is thrown away: resuming means re
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from search_spaces.errors import RunError
 
@@ -22,11 +23,57 @@ from ray import tune  # noqa: E402 (settings come before the import)
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import ConcurrencyLimiter, Searcher  # noqa: E402
 
+if TYPE_CHECKING:
+    from ..train import Training
+
 T = TypeVar("T")
 
 
 Trainable = Callable[[dict[str, Any]], None]
 """What Ray Tune runs in a trial's process; see `worker.tune_trial` for what it is given and has to report."""
+
+
+class Turn(Protocol):
+    """A training that a conductor wants run; its number is its own."""
+
+    @property
+    def number(self) -> int: ...
+
+
+class Job(Protocol):
+    """What trainings are of: a run's configuration and directory, and whether the user asks to stop."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def directory(self) -> Path: ...
+
+    def stop(self) -> bool: ...
+
+    def request(self, turn: Any, directory: Path) -> Training:
+        """What a process is asked to train, where the run's directory is `directory` for it."""
+
+
+class Conducting(Protocol):
+    """Who decides what is trained, and notes what comes of it; see `Conductor`."""
+
+    @property
+    def remaining(self) -> int: ...
+
+    @property
+    def begun(self) -> frozenset[int]:
+        """Numbers of trainings that an earlier process began."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to be run."""
+
+    def next(self) -> Turn | None: ...
+
+    def report(self, number: int, result: Mapping[str, Any]) -> bool: ...
+
+    def fail(self, number: int, error: str, *, diverged: bool = False) -> None: ...
 
 
 def search(job: SearchJob, trainable: Trainable | None = None) -> SearchOutcome:
@@ -45,8 +92,8 @@ def search(job: SearchJob, trainable: Trainable | None = None) -> SearchOutcome:
     return conductor.outcome()
 
 
-def run_trials(job: SearchJob, conductor: Conductor, trainable: Trainable | None = None) -> None:
-    """Run what the conductor still has to run, `search.concurrency` trials at a time."""
+def run_trials(job: Job, conductor: Conducting, trainable: Trainable | None = None) -> None:
+    """Run what the conductor still has to run, `search.concurrency` trainings at a time."""
     from .study import explained
     from .worker import one_line, tune_trial
 
@@ -66,7 +113,7 @@ def run_trials(job: SearchJob, conductor: Conductor, trainable: Trainable | None
         del _BRIDGES[key]
     if bridge.error is not None:
         raise explained(bridge.error)
-    if not job.stop() and conductor.outcome().state == "interrupted":
+    if not job.stop() and not conductor.over:
         raise RunError("Ray Tune ended before all trials did; start again with the same command")
 
 
@@ -79,7 +126,7 @@ def resources_of(config: Config) -> dict[str, float]:
     return {"cpu": settings.training_threads, "gpu": gpus}
 
 
-def _tuner(job: SearchJob, key: str, samples: int, trainable: Trainable) -> tune.Tuner:
+def _tuner(job: Job, key: str, samples: int, trainable: Trainable) -> tune.Tuner:
     settings = job.config.search
     return tune.Tuner(
         tune.with_resources(trainable, resources_of(job.config)),
@@ -102,12 +149,12 @@ def _tuner(job: SearchJob, key: str, samples: int, trainable: Trainable) -> tune
 class _Bridge:
     """What stays in this process: the conductor, and the first error that occurred in it under Tune's loop."""
 
-    def __init__(self, job: SearchJob, conductor: Conductor) -> None:
+    def __init__(self, job: Job, conductor: Conducting) -> None:
         self.job = job
         self.conductor = conductor
         self.error: Exception | None = None
         self.files = node_files(job.directory.absolute(), job.config.uri)
-        self.resumed = {trial.number for trial in conductor.history.unfinished}
+        self.resumed = conductor.begun
         self.numbers: dict[str, int] = {}
         self.reasons: dict[str, str] = {}
 
@@ -123,14 +170,12 @@ class _Bridge:
         return self.error is not None or self.job.stop()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        from ..train.candidate import candidate_of
-
         trial = None if self.stop() else self.conductor.next()
         if trial is None:
             return str(Searcher.FINISHED)
         self.numbers[trial_id] = trial.number
         files = self.files
-        request = candidate_of(self.job.config, self.job.space, trial.code, trial.number, files.directory)
+        request = self.job.request(trial, files.directory)
         if trial.number not in self.resumed:  # a record that is gone may have left one
             files.delete(request.checkpoint)
         place = {"directory": str(files.directory), "uri": files.uri}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..files import WriteError
 from ..remote import NodeFiles, node_files
-from ..train import Candidate, CandidateResult, finished_epochs, train_candidate
+from ..train import Candidate, CandidateResult, Given, Training, finished_epochs, train_candidate, train_given
 from ..train.loop import DivergedError
 
 _LONGEST_ERROR = 300
@@ -33,7 +33,21 @@ def _checked(result: CandidateResult) -> CandidateResult:
 
 
 def tune_trial(config: dict[str, Any]) -> None:
-    """Ray Tune's trainable; `config` holds the request as JSON.
+    """Ray Tune's trainable for a candidate; `config` holds the request as JSON."""
+    files = node_files(Path(config["directory"]), config["uri"])
+    request = Candidate.model_validate_json(config["request"])
+    _told(request, files, lambda: epochs_of(brought(request, files)))
+
+
+def tune_baseline(config: dict[str, Any]) -> None:
+    """Ray Tune's trainable for a network that is given."""
+    files = node_files(Path(config["directory"]), config["uri"])
+    request = Given.model_validate_json(config["request"])
+    _told(request, files, lambda: map(_checked, train_given(given_here(request, files))))
+
+
+def _told(request: Training, files: NodeFiles, train: Callable[[], Iterator[CandidateResult]]) -> None:
+    """Tell Tune of each epoch of a training, and how it ended.
 
     Divergence is a result: it would come again, so nothing is to be gained by repeating the trial. A full disk is no
     fault of the candidate: the search is to stop, and to go on with this trial once there is space. Other errors are
@@ -41,10 +55,8 @@ def tune_trial(config: dict[str, Any]) -> None:
     """
     from ray import tune
 
-    files = node_files(Path(config["directory"]), config["uri"])
-    request = Candidate.model_validate_json(config["request"])
     try:
-        for result in epochs_of(brought(request, files)):
+        for result in train():
             files.push(request.checkpoint)  # before anybody acts on the epoch
             tune.report(result.model_dump())
     except DivergedError as e:
@@ -67,6 +79,14 @@ def brought(request: Candidate, files: NodeFiles) -> Candidate:
     checkpoint = files.fetch(request.checkpoint)
     remove_damaged(checkpoint)
     return request.model_copy(update={"supernet": supernet, "teacher": teacher, "checkpoint": checkpoint})
+
+
+def given_here(request: Given, files: NodeFiles) -> Given:
+    """A request whose graph, weights and checkpoint are at hand in this process; see `brought`."""
+    graph, initial = files.fetch(request.graph), request.initial and files.fetch(request.initial)
+    checkpoint = files.fetch(request.checkpoint)
+    remove_damaged(checkpoint)
+    return request.model_copy(update={"graph": graph, "initial": initial, "checkpoint": checkpoint})
 
 
 def one_line(error: BaseException) -> str:

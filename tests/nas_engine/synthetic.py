@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import kendalltau
 
+from nas_engine.baselines import compared
 from nas_engine.config import COSTS, Config, make_config
 from nas_engine.profile import BoundVerdict, Extent, SpaceProfile, costs_of, draw
 from nas_engine.run import STAGES, Run, RunDirectory
@@ -65,7 +66,7 @@ def build_run(
     space: str = "nasbench201",
     *,
     name: str = "synthetic",
-    until: str = "export",
+    until: str = "baselines",
     trials: int = 14,
     seed: int = 0,
 ) -> Run:
@@ -103,6 +104,7 @@ def _config(results: Path, space: str, name: str, trials: int, seed: int) -> Con
             "space": {"name": space, **_DATA[space]["space"]},
             "constraints": [f"{metric} <= {value}"],
             "search": {"trials": trials, "epochs": 12, "grace_epochs": 4},
+            "baselines": ["timm:resnet10t", {"model": "mobilenetv2_050", "to": "latency"}, "timm:resnet18"],
         }
     )
 
@@ -453,6 +455,51 @@ class _Builder:
                 (folder / name).write_bytes(b"")
             bundles.append({"trial": row["trial"], "id": row["id"], "path": str(folder), "differences": differences})
         return {"bundles": bundles}
+
+    def _baselines(self) -> dict[str, Any]:
+        """One as slow as the chosen networks, one that was scaled, and one that failed."""
+        chosen = json.loads(self._file("choose", "chosen.json").read_text())["networks"]
+        networks = [row for row in chosen if row["chosen"]]
+        best = max(networks, key=lambda row: row["accuracy"])
+        rows = [self._baseline(i, best) for i in range(len(self.config.baselines))]
+        rows[1] |= {"target_ms": 0.5, "target": "the bound of 0.500 ms", "scaling": {"width": 0.5}}
+        rows[1] |= {"scaled_predicted_ms": 0.45, "scaled_measured_ms": 0.49}
+        rows[2] |= {"state": "failed", "reason": "OutOfMemoryError: 9 GiB asked for", "test_accuracy": None}
+        gone = ("accuracy", "latency_ms", "latency_spread_ms", "latency_ms_predicted", "bounds_met")
+        rows[2] |= dict.fromkeys(gone)
+        asked = [one.model_dump(mode="json") for one in self.config.baselines]
+        images = self.data["images"]
+        found = {
+            "rows": rows,
+            "networks": networks,
+            "comparisons": [c.to_dict() for c in compared(networks, rows, images[2])],
+            "validation_images": images[1],
+            "test_images": images[2],
+            "warnings": [f"baseline {rows[2]['name']} failed: {rows[2]['reason']}"],
+        }
+        self._json(found, "baselines", "baselines.json")
+        return {"asked": asked}
+
+    def _baseline(self, number: int, like: Mapping[str, Any]) -> dict[str, Any]:
+        asked = self.config.baselines[number]
+        costs = {name: 1.1 * like[name] for name in COSTS}
+        return {
+            "id": f"baseline-{number}",
+            "model": asked.model,
+            "name": str(asked),
+            "state": "finished",
+            "reason": None,
+            "epochs": self.config.search.epochs,
+            "accuracy": like["accuracy"] - 0.01 * (number + 1),
+            "test_accuracy": like["test_accuracy"] - 0.012,
+            **costs,
+            "latency_ms": like["latency_ms"] * (1 + 0.1 * number),
+            "latency_spread_ms": 0.01,
+            "latency_ms_predicted": costs["latency_ms"],
+            "bounds_met": number == 0,
+            "seconds": 61.0,
+            "target_ms": None,
+        }
 
 
 def _trust(scores: list[float], predicted: list[float], against: str) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def test_the_answer_comes_with_its_errors(finished: Run, page: Reader):
     f = Findings(finished)
     best = f.winners[0]
     assert f"{100 * best['test_accuracy']:.1f} ± " in page.text
-    assert "were used once, after the choice, for the chosen networks only" in page.text
+    assert "were used once, after the choice, for the chosen networks and the networks of others only" in page.text
     for network in f.winners:
         assert network["id"] in page.text
         assert f"export/{network['id']}" in page.text
