@@ -6,7 +6,8 @@ Each piece leaves a file in one directory, so a scaling that is killed goes on f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,7 +81,8 @@ class Work:
     def run(self) -> dict[str, Any]:
         for form in self.request.formats:
             _ = exporters[form]
-        _ = self.base  # says what is wrong with it before a directory is made
+        with self._by(self.request.rule):  # says what is wrong with the network before a directory is made
+            self._check(self.request.rule, self._rule)
         asked = {**self.request.model_dump(mode="json"), "network": self.base.graph.id}
         with self.place.held(asked):
             started, spent = time.perf_counter(), self.place.spent
@@ -201,13 +203,23 @@ class Work:
                 self._check(name, rule)
                 rows += self._by_target(name, rule) if self.request.to else self._by_phi(name, rule)
             except (SpaceError, GraphError, UnsatisfiableError) as e:
-                if name == self.request.rule:
-                    raise type(e)(f"{self.base.name} by rule {name!r}: {e}") from None
+                with self._by(name):
+                    if name == self.request.rule:
+                        raise
                 impossible[name] = str(e)
         paths = {name: self._path(rule, rows) for name, rule in self.request.rules.items() if name not in impossible}
         last = next(row for row in reversed(rows) if row["rule"] == self.request.rule)
         text = f"{len(rows) - 1}, the last of {self.request.rule}: {last['input'][1]} pixels, {last['macs']:,.0f} MACs"
         return {"members": rows, "impossible": impossible, "paths": paths, "text": text}
+
+    @contextmanager
+    def _by(self, rule: str) -> Iterator[None]:
+        """Say of which network and which rule a problem is."""
+        name = self.base.name
+        try:
+            yield
+        except (SpaceError, GraphError, UnsatisfiableError) as e:
+            raise type(e)(f"{name} by rule {rule!r}: {e}") from None
 
     def _check(self, name: str, rule: Rule) -> None:
         """Refuse a rule that leaves the network as it is."""
