@@ -154,28 +154,10 @@ class ShuffleNetV1(FamilySpace):
     default = "shufflenet_v1_x1_0_g3"
     varied: ClassVar[Mapping[str, Sequence[Option]]] = {"kernel_size": (3, 5, 7)}
 
-    def __init__(
-        self,
-        *,
-        input_shape: Sequence[int] = (3, 32, 32),
-        classes: int = 10,
-        member: str | None = None,
-        depths: Sequence[int] = (-1, 0),
-        multipliers: Sequence[float] = (0.6, 0.8, 1.0),
-        vary: Mapping[str, Sequence[Option]] | None = None,
-        resolutions: Sequence[int] | None = None,
-        stride: int | None = None,
-    ) -> None:
-        super().__init__(
-            input_shape=input_shape,
-            classes=classes,
-            member=member,
-            depths=depths,
-            multipliers=multipliers,
-            vary=vary,
-            resolutions=resolutions,
-            stride=stride,
-        )
+    widths = (0.6, 0.8, 1.0)
+
+    def _check(self, known: set[str]) -> None:
+        super()._check(known)
         if "groups" in self.vary:
             raise SpaceError(
                 "the widths of ShuffleNet V1 go with its groups, so they are no choice; take another member, such as "

@@ -26,7 +26,7 @@ class FamilySpace(SearchSpace):
     Args:
         member: published name.
         depths: blocks added to each stage; a stage keeps at least one.
-        multipliers: of each stage's width.
+        multipliers: of each stage's width; by default the family's `widths`.
         vary: attributes of blocks with their options, such as `{kernel_size: [3, 5]}`; a stage whose operator lacks one
             does not have it. By default what the family names.
         resolutions: sizes that images may be brought to; by default that of the data.
@@ -37,6 +37,7 @@ class FamilySpace(SearchSpace):
     family: ClassVar[str]
     default: ClassVar[str]
     varied: ClassVar[Mapping[str, Sequence[Option]]] = {}
+    widths: ClassVar[Sequence[float]] = (0.5, 0.75, 1.0)
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class FamilySpace(SearchSpace):
         classes: int = 10,
         member: str | None = None,
         depths: Sequence[int] = (-1, 0),
-        multipliers: Sequence[float] = (0.5, 0.75, 1.0),
+        multipliers: Sequence[float] | None = None,
         vary: Mapping[str, Sequence[Option]] | None = None,
         resolutions: Sequence[int] | None = None,
         stride: int | None = None,
@@ -59,12 +60,12 @@ class FamilySpace(SearchSpace):
         if drop_path is not None:
             base = replace(base, drop_path=drop_path)
         self.base = base.at_stride(stride if stride is not None else largest_stride(min(sizes)))
-        self.depths, self.multipliers = tuple(sorted(set(depths))), tuple(sorted(multipliers))
+        self.depths, self.multipliers = tuple(sorted(set(depths))), tuple(sorted(multipliers or self.widths))
         known = {name for row in self.base.rows if row.repeats for name in dict(row.attributes)}
         if vary is None:  # what members of the family have, but not all of them
             vary = {name: options for name, options in self.varied.items() if name in known}
         self.vary = {name: tuple(options) for name, options in vary.items()}
-        self._check_vary(known)
+        self._check(known)
         choices = [Choice("resolution", sizes)]
         for row in self.base.rows:
             choices += self._row_choices(row)
@@ -76,7 +77,8 @@ class FamilySpace(SearchSpace):
         if self.member not in known:
             raise SpaceError(f"space {self.name!r} has no member {self.member!r}: {did_you_mean(self.member, known)}")
 
-    def _check_vary(self, known: set[str]) -> None:
+    def _check(self, known: set[str]) -> None:
+        """Refuse settings that the family does not take; `known` are the attributes of the member's blocks."""
         for name in self.vary:
             if name not in known:
                 raise SpaceError(f"blocks of {self.member!r} have no attribute {name!r}: {did_you_mean(name, known)}")
