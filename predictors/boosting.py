@@ -19,6 +19,8 @@ from .reading import Members
 if TYPE_CHECKING:
     from lightgbm import Booster
 
+_MANY = 5_000  # rows from which on threads pay
+
 
 @dataclass(frozen=True)
 class BoostingSettings(RankSettings):
@@ -82,14 +84,14 @@ class BoostingPredictor(RankPredictor):
             "seed": s.seed + member,
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": _threads(),
+            "num_threads": _threads(len(inputs)),
             "verbosity": -1,
         }
         return lightgbm.train(parameters, lightgbm.Dataset(inputs, target), s.trees)
 
     def rank(self, members: Members) -> Ranking:
         inputs = members.features
-        told = np.stack([booster.predict(inputs, num_threads=_threads()) for booster in self._boosters])
+        told = np.stack([booster.predict(inputs, num_threads=_threads(len(inputs))) for booster in self._boosters])
         return told.mean(0), told.std(0)
 
     def learned(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -107,8 +109,11 @@ class BoostingPredictor(RankPredictor):
             raise ValueError(str(e)) from None
 
 
-def _threads() -> int:
-    """As many as torch uses, which workers that share a machine set."""
+def _threads(rows: int) -> int:
+    """As many as torch uses, which workers that share a machine set; one for few rows.
+
+    Threads that wait for each other's few rows do so at work: beside other processes that takes minutes for seconds.
+    """
     import torch
 
-    return torch.get_num_threads()
+    return torch.get_num_threads() if rows >= _MANY else 1
