@@ -63,6 +63,7 @@ def _repeated(graph: Graph) -> Counter[Signature]:
 @cache
 def runs(signature: Signature) -> bool:
     """Whether anything is executed for it: not for inputs, identities and names of weights, also as values."""
+    signature = signature.evaluated
     if signature.body is None:
         named = (
             signature.operator.name in ("input", "identity", "batch_of_one")
