@@ -1,12 +1,13 @@
 """Do shared weights rank networks as training each of them alone does, and how does their training matter?
 
     python -m benchmarks.elastic --data FILE [--members 20] [--images 7000] [--epochs 20] [--seeds 2] [--processes 2]
-                                [--methods ...] [--finished] [--quick]
+                                [--longer 1] [--methods ...] [--finished] [--quick]
 
 FILE is Fashion-MNIST as an npz. Random members of a small `mobile` space, and its largest one, are trained alone, with
 two different seeds. The space's shared weights are trained in several ways, each with about as many passes of
 members through batches as the others; then the members are judged with them, batch norms recalibrated, without any
-training of their own. All accuracies are on the 10,000 test images, of which nothing is chosen. Prints one JSON line
+training of their own; with `--longer` they were trained that many times as long, and the members alone as before.
+All accuracies are on the 10,000 test images, of which nothing is chosen. Prints one JSON line
 last; the table is in results/benchmarks/elastic.json:
 
 - `tau`: Kendall tau of inherited accuracy and that alone (mean of the seeds), with a bootstrapped 95 % interval;
@@ -83,6 +84,7 @@ class Study:
         images: that networks are trained on.
         epochs: of a network alone, and of the sandwich.
         tested: images on which all are judged; None for all.
+        longer: how many times as long as members alone the shared weights are trained.
     """
 
     data: str
@@ -90,11 +92,13 @@ class Study:
     images: int = 7000
     epochs: int = 20
     tested: int | None = None
+    longer: float = 1.0
     optimizer: Optimizer = field(default_factory=lambda: Optimizer(batch_size=64, learning_rate=0.1))
 
     @property
     def folder(self) -> Path:
-        told = json.dumps([asdict(replace(self, data="")), self.optimizer.model_dump(), SPACE], default=str)
+        alone = {k: v for k, v in asdict(replace(self, data="")).items() if k != "longer"}
+        told = json.dumps([alone, self.optimizer.model_dump(), SPACE], default=str)
         return FOLDER / hashlib.sha256(told.encode()).hexdigest()[:12]
 
     def load(self) -> DataSplits:
@@ -137,7 +141,7 @@ def shared(study: Study, method: str) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     torch.set_num_threads(1)
     data, space = study.load(), study.space()
-    epochs = round(study.epochs * PASSES.get(method, 1.0))
+    epochs = round(study.longer * study.epochs * PASSES.get(method, 1.0))
     settings = Settings.model_validate({**METHODS[method], "epochs": epochs, "optimizer": study.optimizer})
     torch.manual_seed(0)
     net = Supernet(space, kernel_transform=settings.kernel_transform)
@@ -151,7 +155,8 @@ def _path(study: Study, what: str | int, seed: int = 0) -> Path:
     """Where the result of a method, or of a member alone, is kept."""
     if isinstance(what, int):
         return study.folder / f"alone-{what:02d}-{seed}.json"
-    return study.folder / f"shared-{what.replace(', ', '-').replace(' ', '_')}.json"
+    length = "" if study.longer == 1 else f"-x{study.longer:g}"
+    return study.folder / f"shared-{what.replace(', ', '-').replace(' ', '_')}{length}.json"
 
 
 def _train(
@@ -261,6 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--members", type=int, default=20)
     parser.add_argument("--images", type=int, default=7000)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--longer", type=float, default=1.0, help="times as long as members alone")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
@@ -269,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     )
     parser.add_argument("--finished", action="store_true", help="train nothing: the table of what is finished")
     asked = parser.parse_args(arguments)
-    study = Study(str(Path(asked.data).resolve()), asked.members, asked.images, asked.epochs)
+    study = Study(str(Path(asked.data).resolve()), asked.members, asked.images, asked.epochs, longer=asked.longer)
     if asked.quick:
         study = replace(study, members=3, images=200, epochs=4, tested=400)
     study.folder.mkdir(parents=True, exist_ok=True)
@@ -278,11 +284,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         jobs = [(call, given) for call, given in jobs if _path(*given).exists()]
     results = gather(jobs, asked.processes)
     figures = {"by_size": by_size(study, results), **compared(results)}
-    figures |= {"images": study.images, "epochs": study.epochs, "optimizer": study.optimizer.model_dump()}
+    figures |= {
+        "images": study.images,
+        "epochs": study.epochs,
+        "longer": study.longer,
+        "optimizer": study.optimizer.model_dump(),
+    }
     if asked.quick:
         print(json.dumps(figures))
     else:
-        common.publish("elastic", figures)
+        common.publish("elastic" if study.longer == 1 else f"elastic_x{study.longer:g}", figures)
     return figures
 
 
