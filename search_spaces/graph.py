@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -174,12 +174,16 @@ class Graph:
         """Primitive nodes whose cost is not known; reports must name them."""
         return tuple(n for n in self.inline().nodes if not n.signature.cost.counted)
 
-    def inline(self) -> Graph:
-        """The same network with every composite replaced by its primitive nodes, `outer.inner` by name."""
+    def inline(self, whole: Callable[[Node], bool] = lambda node: False) -> Graph:
+        """The same network with composites replaced by their primitive nodes, `outer.inner` by name.
+
+        Args:
+            whole: which composites stay as they are; none by default.
+        """
         nodes: list[Node] = []
         renamed: dict[str, str] = {}
         for node in self.nodes:
-            if node.signature.body is None:
+            if node.signature.body is None or whole(node):
                 nodes.append(Node(node.name, node.signature, tuple(renamed.get(i, i) for i in node.inputs)))
                 continue
             outer = tuple(renamed.get(i, i) for i in node.inputs)
@@ -190,7 +194,7 @@ class Graph:
                     inner[name] = next(feed)
                     continue
                 inner[name] = f"{node.name}.{name}"
-                nodes.append(Node(inner[name], signature, tuple(inner[i] for i in inputs)))
+                nodes.append(Node(inner[name], within(signature, node.name), tuple(inner[i] for i in inputs)))
             renamed[node.name] = inner[node.signature.body.inline().outputs[0]]
         return Graph(tuple(nodes), tuple(renamed.get(o, o) for o in self.outputs))
 
@@ -202,16 +206,16 @@ class Graph:
                 needed.update(node.inputs)
         return Graph(tuple(n for n in self.nodes if n.name in needed or n.operator == "input"), self.outputs)
 
-    def simplify(self) -> Graph:
+    def simplify(self, whole: Callable[[Node], bool] = lambda node: False) -> Graph:
         """What is executed: inlined and live, identities looked through, repeated functions run once.
 
         A node without weights that applies an equal operator to the same inputs as an earlier node is
-        replaced by that node.
+        replaced by that node. Composites that are `whole` stay as they are.
         """
         alias: dict[str, str] = {}
         first: dict[Any, str] = {}
         kept = []
-        inlined = self.inline()
+        inlined = self.inline(whole)
         for node in inlined.live().nodes:
             inputs = tuple(alias.get(i, i) for i in node.inputs)
             if node.operator == "identity":
@@ -265,6 +269,21 @@ class Graph:
     def id(self) -> str:
         """16 hexadecimal digits of the SHA-256 of the canonical JSON."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+
+def within(signature: Signature, *outer: str) -> Signature:
+    """A signature from a composite's body as it is outside: slots of `again` are relative to the body it stands in.
+
+    Each leading "^" of a slot leads one composite further out. `outer` are names of composites, the outermost first.
+    """
+    if signature.operator.name != "again":
+        return signature
+    settings = signature.operator.attributes
+    path, names = settings["slot"], list(outer)
+    while names and path.startswith("^"):
+        path = path[1:]
+        names.pop()
+    return Signature.named("again", {**settings, "slot": ".".join([*names, path])}, signature.inputs)
 
 
 def _plain(value: Any) -> Any:

@@ -16,13 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import GraphError
+from .errors import GraphError, did_you_mean
 from .graph import Graph, Node
 from .graph import slot as slot
+from .inputs import spread_out
+from .message_passing import MODULES as MESSAGE_PASSING
 from .modules import MODULES
 from .operators.foreign import Other
+from .operators.message_passing import GraphStack
 
-_SCOPE = {"torch": torch, "nn": nn, "F": F, **MODULES}
+MEMORY = ("reversible", "checkpoint", "plain")
+_SCOPE = {"torch": torch, "nn": nn, "F": F, **MODULES, **MESSAGE_PASSING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,11 @@ def make_module(node: Node) -> nn.Module | None:
     return None if source is None else eval(source, dict(_SCOPE))  # noqa: S307
 
 
-def plan(graph: Graph, call: Callable[[Node], Callable[..., Any]]) -> Plan:
+def plan(
+    graph: Graph, call: Callable[[Node], Callable[..., Any]], whole: Callable[[Node], bool] = lambda node: False
+) -> Plan:
     """The plan of a graph whose nodes are called by `call(node)`; see `Graph.simplify` for what is left out."""
-    graph = graph.simplify()
+    graph = graph.simplify(whole)
     register: dict[str, int] = {}
     last: dict[str, int] = {}
     for i, node in enumerate(graph.nodes):
@@ -170,6 +176,41 @@ class Network(nn.Module):
             if node.operator == "alias":
                 place(self, node.name, _required(self, node))
         self._plan = plan(graph, self._call)
+        self.memory = MEMORY[0]
+
+    @property
+    def memory(self) -> str:
+        """How stacks of layers keep what their gradient needs, one of `MEMORY`.
+
+        "reversible" undoes reversible layers, and keeps all of others; "checkpoint" keeps each layer's input and runs
+        the layer again; "plain" keeps all. Results are the same but for rounding.
+        """
+        return self._memory
+
+    @memory.setter
+    def memory(self, memory: str) -> None:
+        if memory not in MEMORY:
+            raise GraphError(f"unknown way to keep a stack's values {memory!r}: {did_you_mean(memory, MEMORY)}")
+        self._memory, self._saving = memory, self._saving_plan(memory)
+
+    def _saving_plan(self, memory: str) -> Plan | None:
+        """The plan for training where stacks are run as wholes, None where there are none."""
+        from .reversible.stack import Stack
+
+        def whole(node: Node) -> bool:
+            operator = node.signature.operator
+            if not isinstance(operator, GraphStack):
+                return False
+            return memory == "checkpoint" or (memory == "reversible" and operator.connection == memory)
+
+        if not any(whole(node) for node in self.graph):
+            return None
+        stacked = memory == "checkpoint"
+        return plan(
+            self.graph,
+            lambda node: Stack(node, self._call, checkpointed=stacked) if whole(node) else self._call(node),
+            whole,
+        )
 
     def _call(self, node: Node) -> Callable[..., Any]:
         operator = node.signature.operator
@@ -190,14 +231,18 @@ class Network(nn.Module):
         return ForeignCall(operator, self._functions.get(name) or self.get_submodule(operator.target))
 
     def forward(self, *tensors: Tensor) -> Any:
+        tensors = spread_out(tensors)
+        if self._saving is not None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return execute(self._saving, *tensors)
         return execute(self._plan, *tensors)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_plan"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_plan", "_saving")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._plan = plan(self.graph, self._call)
+        self.memory = self._memory
 
 
 def _names(node: Node) -> list[str]:

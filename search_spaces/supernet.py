@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .errors import SpaceError
 from .graph import Node
+from .inputs import spread_out
 from .kernels import KERNEL_TRANSFORM, KernelTransform, chain
 from .modules import Stateful, StochasticDepth, VariationalDropout, WordDropout
 from .network import Network, Plan, execute, fetch, function, learned, make_module, place, plan, slot
@@ -73,7 +74,7 @@ class Supernet(nn.Module):
         steps, shells = self._planned(architecture)
         for shell in shells:
             shell.bind(self.training and (regularised or not shell.regularises))
-        logits: Tensor = execute(steps, images)
+        logits: Tensor = execute(steps, *spread_out((images,)))
         if self.training:
             for shell in shells:
                 shell.give_back()

@@ -5,7 +5,7 @@ An operator says three things: the shape it gives, what it costs, and its torch 
 so an exported `model.py` cannot differ from what was trained. Adding an operator is adding one class.
 """
 
-from . import multiplication_free, recurrent  # noqa: F401
+from . import message_passing, multiplication_free, recurrent  # noqa: F401
 from .base import Cost, Operator, Shape, make_operator, operators, register_operator
 
 __all__ = ["Cost", "Operator", "Shape", "make_operator", "operators", "register_operator"]

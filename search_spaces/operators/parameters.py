@@ -132,7 +132,8 @@ class BatchOfOne(Operator):
 class Again(Operator):
     """The module of another node, called again: the operator `kind` with its `settings` and the weights at `slot`.
 
-    The weights are counted where they are first used.
+    The weights are counted where they are first used. In the body of a composite the slot is relative to that body, and
+    each leading "^" leads one composite further out.
     """
 
     slot: str
