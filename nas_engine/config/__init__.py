@@ -5,13 +5,14 @@ so a change that only concerns later stages does not repeat earlier ones.
 """
 
 from .baselines import Baseline
+from .data import Data
 from .optimizer import Optimizer
 from .reading import load_config, make_config, name_from, parse_config
 from .sections import (
     COSTS,
+    METRICS,
     Bound,
     Config,
-    Data,
     Rounds,
     Sample,
     Search,
@@ -21,6 +22,7 @@ from .sections import (
 
 __all__ = [
     "COSTS",
+    "METRICS",
     "Baseline",
     "Bound",
     "Config",

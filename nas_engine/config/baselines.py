@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..quality import ACCURACY, quality_of
+from ..quality import data_kind
 from .base import Section
 
 
@@ -58,8 +58,8 @@ def check_baselines(asked: Sequence[Baseline], source: str, bounded: bool) -> No
     Args:
         bounded: whether the run has an upper bound on latency.
     """
-    if asked and quality_of(source) is not ACCURACY:
-        raise ValueError(f"baselines are networks for images, but {source!r} is a text; leave them out")
+    if asked and (kind := data_kind(source)) != "images":
+        raise ValueError(f"baselines are networks for images, but {source!r} is a {kind}; leave them out")
     for i, one in enumerate(asked):
         if one in asked[:i]:
             raise ValueError(f"baseline {str(one)!r} is given twice")

@@ -44,17 +44,30 @@ def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
     """
     if path is None:
         return parse_config("name: run", "defaults", overrides)
+    return parse_config(text_of(path, f"write one with: nas-engine init {path}"), path, overrides)
+
+
+def text_of(path: str | Path, otherwise: str) -> str:
+    """The text of a file.
+
+    Args:
+        otherwise: what to do where there is none, for the message.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"no file {str(path)!r}; write one with: nas-engine init {path}") from None
+        raise ConfigError(f"no file {str(path)!r}; {otherwise}") from None
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"cannot read {str(path)!r}: {e}") from None
-    return parse_config(text, path, overrides)
 
 
 def parse_config(text: str, path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """The configuration in the text of a YAML file; `path` gives the run's name where the text does not."""
+    return make_config(mapping_of(text, path, overrides))
+
+
+def mapping_of(text: str, path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """What the text of a YAML file holds, with a `name` from its path where it has none, and overrides applied."""
     try:
         loaded = yaml.load(text, Loader=_Loader)  # a SafeLoader
     except (yaml.YAMLError, RecursionError) as e:
@@ -64,7 +77,7 @@ def parse_config(text: str, path: str | Path, overrides: Iterable[str] = ()) -> 
     data: dict[str, Any] = {"name": name_from(path), **(loaded or {})}
     for override in overrides:
         override_in(data, override)
-    return make_config(data)
+    return data
 
 
 def name_from(path: str | Path) -> str:

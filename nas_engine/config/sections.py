@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from search_spaces.errors import ConfigError, did_you_mean
 
-from ..quality import ACCURACY, Quality, quality_of
+from ..quality import data_kind
 from ..remote import working_copy
 from ..store import checked, is_uri, join
 from .base import Section
 from .baselines import Baseline, check_baselines
+from .data import Data
 from .elastic import Attentive, Phase
 from .optimizer import Optimizer
 
 COSTS = ("params", "macs", "activation_bytes", "bytes_moved", "latency_ms")
+GRAPH_COSTS = ("train_memory_bytes",)
+"""Of networks of graphs alone, whose steps take a whole graph or a part of one."""
+METRICS = (*COSTS, *GRAPH_COSTS)
 _BOUND = re.compile(r"^\s*([a-z_]+)\s*(<=|<|>=|>)\s*([0-9.eE+_-]+)\s*(x?)\s*(?:\(\s*([0-9.eE+_-]+)\s*x\s*\)\s*)?$")
 
 
@@ -51,8 +55,9 @@ class Bound:
         if match is None:
             raise ValueError(f"constraint {text!r} is not of the form 'latency_ms <= 2.0' or 'latency_ms <= 0.5x'")
         metric, operator, number, relative, share = match.groups()
-        if metric not in (*COSTS, "accuracy"):
-            raise ValueError(f"unknown metric {metric!r} in a constraint: {did_you_mean(metric, (*COSTS, 'accuracy'))}")
+        if metric not in (*METRICS, "accuracy"):
+            known = (*METRICS, "accuracy")
+            raise ValueError(f"unknown metric {metric!r} in a constraint: {did_you_mean(metric, known)}")
         if metric == "accuracy" and (relative or share):
             raise ValueError(f"constraint {text!r}: only costs can be relative; give accuracy as a number")
         try:
@@ -114,71 +119,6 @@ def _rounded(value: float, up: bool) -> float:
 
 
 _ABSOLUTE = "only spaces cut from a given network (space pruned) have one: write a number with its unit"
-
-
-class Data(Section):
-    """Which images or text, and how they are split.
-
-    limit: training images (validation included), or training tokens. validation, image_size, augment, normalise: of
-    images; normalise is `data` (their own statistics), or what a trained network expects: `imagenet`, `symmetric`,
-    `unit`, or mean and std.
-    Of a text: tokens: `word` or `character`. vocabulary: different tokens, at most. steps: tokens of a window.
-    """
-
-    source: str = "digits"
-    validation: float = Field(0.2, gt=0, lt=1)
-    limit: int | None = Field(None, ge=20)
-    image_size: int | None = Field(None, ge=4)
-    augment: dict[str, Any] | None = None
-    normalise: str | dict[str, Any] = "data"
-    tokens: Literal["word", "character"] = "word"
-    vocabulary: int | None = Field(None, ge=3)
-    steps: int = Field(35, ge=2)
-
-    @field_validator("augment")
-    @classmethod
-    def _known_augmentations(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value:
-            from ..data.augment import Augment
-
-            allowed = [f.name for f in fields(Augment)]
-            for key in value:
-                if key not in allowed:
-                    raise ValueError(f"unknown augmentation {key!r}: {did_you_mean(key, allowed)}")
-            try:
-                Augment(**value)
-            except ConfigError as e:
-                raise ValueError(str(e)) from None
-        return value
-
-    @field_validator("normalise")
-    @classmethod
-    def _known_normalisation(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
-        from ..data.normalisation import parsed
-
-        try:
-            parsed(value)
-        except ConfigError as e:
-            raise ValueError(str(e)) from None
-        return value
-
-    @model_validator(mode="after")
-    def _of_the_source(self) -> Data:
-        text = self.quality is not ACCURACY
-        for key in _OF_IMAGES if text else _OF_TEXTS:
-            if getattr(self, key) != type(self).model_fields[key].default:
-                kind, other = ("a text", "images") if text else ("images", "a text")
-                raise ValueError(f"{key} is a setting of {other}, but {self.source!r} is {kind}; leave it out")
-        return self
-
-    @property
-    def quality(self) -> Quality:
-        """What the quality of networks for this source is called, and how it is shown."""
-        return quality_of(self.source)
-
-
-_OF_IMAGES = ("validation", "image_size", "augment", "normalise")
-_OF_TEXTS = ("tokens", "vocabulary", "steps")
 
 
 class Device(Section):
@@ -252,8 +192,8 @@ class Segments(Section):
     @field_validator("cost")
     @classmethod
     def _known_cost(cls, value: str | None) -> str | None:
-        if value is not None and value not in COSTS:
-            raise ValueError(f"unknown cost {value!r}: {did_you_mean(value, COSTS)}")
+        if value is not None and value not in METRICS:
+            raise ValueError(f"unknown cost {value!r}: {did_you_mean(value, METRICS)}")
         return value
 
 
@@ -417,8 +357,8 @@ class Config(Section):
         if value.get("accuracy") != "max":
             raise ValueError("objectives need 'accuracy: max'; costs beside it are 'min'")
         for metric, direction in value.items():
-            if metric != "accuracy" and metric not in COSTS:
-                raise ValueError(f"unknown objective {metric!r}: {did_you_mean(metric, ('accuracy', *COSTS))}")
+            if metric != "accuracy" and metric not in METRICS:
+                raise ValueError(f"unknown objective {metric!r}: {did_you_mean(metric, ('accuracy', *METRICS))}")
             if metric != "accuracy" and direction != "min":
                 raise ValueError(f"objective {metric!r} is a cost and can only be 'min'")
         return value
@@ -464,6 +404,34 @@ class Config(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _counted(self) -> Config:
+        for metric in (*self.objectives, *(b.metric for b in self.bounds), self.sample.segments.cost):
+            if metric in GRAPH_COSTS and metric not in self.costs:
+                raise ValueError(
+                    f"{metric} is counted for graphs, and {self.data.source!r} is none; bound activation_bytes instead"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_graphs(self) -> Config:
+        """A graph is one batch, or comes in pieces that the data section speaks of."""
+        if data_kind(self.data.source) != "graph":
+            return self
+        if self.supernet.processes > 1:
+            raise ValueError("supernet.processes share out batches, and a graph is one; leave it out")
+        for name, optimizer in (("supernet", self.supernet.optimizer), ("search", self.search.optimizer)):
+            if optimizer.accumulate > 1:
+                raise ValueError(
+                    f"{name}.optimizer.accumulate is for batches of many, and a graph is one; give data.parts instead"
+                )
+            if optimizer.label_smoothing and self.data.labels == "several":
+                raise ValueError(
+                    f"{name}.optimizer.label_smoothing is for one class a node, and these have several labels; "
+                    "leave it out"
+                )
+        return self
+
     @property
     def bounds(self) -> tuple[Bound, ...]:
         return tuple(Bound.parse(c) for c in self.constraints)
@@ -475,7 +443,7 @@ class Config(Section):
     @property
     def costs(self) -> tuple[str, ...]:
         """All costs the run reports; latency is always among them."""
-        return COSTS
+        return METRICS if data_kind(self.data.source) == "graph" else COSTS
 
     @property
     def training_threads(self) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batches:
-    """One epoch of `(inputs, targets)`.
+    """One epoch of `(inputs, targets)`; inputs are a tensor, or a `GraphInput`.
 
     Attributes:
         count: how many batches there are.
@@ -28,20 +28,21 @@ class Batches:
     """
 
     count: int
-    make: Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]
+    make: Callable[[], Iterator[tuple[Any, torch.Tensor]]]
 
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Any, torch.Tensor]]:
         return self.make()
 
 
 class Splits(Protocol):
-    """What training, judging and the stages of a run need of data, whatever they hold: see `DataSplits`, `TextSplits`.
+    """What training, judging and the stages of a run need of data, whatever they hold: see `DataSplits`,
+    `TextSplits`, `GraphSplits`.
 
     Parts have a length, the number of cases that are judged, and `halves(count)`: two parts to compare scores on, of
-    at most `count` images or windows together.
+    at most `count` images, windows or nodes together.
     """
 
     @property
@@ -76,14 +77,14 @@ class Splits(Protocol):
 
     def walk(
         self, part: Any, batch_size: int, *, seed: int | None = None, device: str | None = None
-    ) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    ) -> Iterable[tuple[Any, torch.Tensor]]:
         """All of a part in stored order, or in a random one where there is a seed and order means nothing."""
 
     def beginning(self, batch_size: int, steps: int) -> Splits:
         """The same with a training part for so many steps, or for as many as there are."""
 
-    def samples(self, count: int) -> torch.Tensor:
-        """At most `count` inputs of the validation part, as networks take them."""
+    def samples(self, count: int) -> Any:
+        """At most `count` inputs of the validation part, as networks take them; of a graph, which is one, all."""
 
     def to(self, device: str | torch.device) -> Splits:
         """The same data on a device."""

@@ -20,7 +20,7 @@ from .checks import check_classes, check_images, check_labels, check_test
 from .containers import DataSplits, ImageSet
 from .named import find_name
 from .normalisation import normalisation
-from .sources import SOURCES, TEXT_SOURCES, RawImages, Request
+from .sources import GRAPH_SOURCES, SOURCES, TEXT_SOURCES, RawImages, Request
 from .splits import CHUNK, channel_statistics, fingerprint, require_per_class, stratified
 
 if TYPE_CHECKING:
@@ -91,10 +91,11 @@ def resolve(spec: str) -> tuple[str, str]:
     ('torchvision', 'CIFAR10')
     """
     kind, colon, argument = spec.strip().partition(":")
-    if not colon and kind not in (*SOURCES, *TEXT_SOURCES):
+    known = [*SOURCES, *TEXT_SOURCES, *GRAPH_SOURCES]
+    if not colon and kind not in known:
         kind, argument = _bare(spec.strip())
-    if kind not in SOURCES and kind not in TEXT_SOURCES:
-        raise DataError(f"unknown kind of data source {kind!r}: {did_you_mean(kind, [*SOURCES, *TEXT_SOURCES])}")
+    if kind not in known:
+        raise DataError(f"unknown kind of data source {kind!r}: {did_you_mean(kind, known)}")
     return kind, find_name(argument) if kind == "torchvision" else argument
 
 
@@ -104,6 +105,8 @@ def _read(spec: str, root: Path | None, image_size: int | None) -> tuple[str, Ra
     source = f"{kind}:{argument}" if argument else kind
     if kind in TEXT_SOURCES:
         raise DataError(f"{source} is a text, and images were asked for; read it with load_text")
+    if kind in GRAPH_SOURCES:
+        raise DataError(f"{source} is a graph, and images were asked for; read it with load_graph")
     try:
         return source, SOURCES[kind](Request(argument, root, image_size))
     except OSError as problem:  # permissions, a disk that fails; the sources name what they expect themselves

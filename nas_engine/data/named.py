@@ -164,7 +164,7 @@ def _open(name: str, recipe: Recipe, arguments: Mapping[str, Any], root: Path) -
                 raise _by_hand(name, root, problem) from problem
         try:
             root.mkdir(parents=True, exist_ok=True)
-            with FileLock(root / f".{name}.lock"), _patience():
+            with FileLock(root / f".{name}.lock"), patience():
                 with contextlib.suppress(Exception):  # another process may have brought it meanwhile
                     return make(root, **offline)
                 return make(root, **{**arguments, "download": True})
@@ -173,7 +173,7 @@ def _open(name: str, recipe: Recipe, arguments: Mapping[str, Any], root: Path) -
 
 
 @contextlib.contextmanager
-def _patience() -> Iterator[None]:
+def patience() -> Iterator[None]:
     """A time limit for silent servers: torchvision sets none, so a network that swallows packets would hang it."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE_S)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,9 @@ def read_npz(request: Request) -> RawImages:
     if not request.argument:
         raise DataError("'npz:' names no file: write npz:PATH")
     path = Path(request.argument).expanduser()
-    arrays = _arrays(path)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not an npz file: for a folder of images write folder:{path}")
+    arrays = archive(path, ("train_x", "train_y", "test_x", "test_y", "classes"), LAYOUT)
     test = [key for key in ("test_x", "test_y") if key in arrays]
     missing = [key for key in ("train_x", "train_y") if key not in arrays]
     if len(test) == 1:
@@ -47,23 +50,27 @@ def read_npz(request: Request) -> RawImages:
         train_y=arrays["train_y"],
         test_x=channels_first(arrays["test_x"], f"{path.name} test_x") if test else None,
         test_y=arrays["test_y"] if test else None,
-        classes=_names(arrays["classes"], path) if "classes" in arrays else None,
+        classes=names_in(arrays["classes"], path) if "classes" in arrays else None,
     )
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays this source knows, by key; other keys are present with an empty array, for the message."""
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, not an npz file: for a folder of images write folder:{path}")
+def archive(path: Path, wanted: Collection[str], layout: str) -> dict[str, np.ndarray]:
+    """The wanted arrays of an archive by key; other keys are present with an empty array, for messages.
+
+    Args:
+        layout: what the archive should hold, for messages.
+
+    Raises:
+        DataError: no such file, no npz archive, or arrays that are damaged or of objects.
+    """
     if not path.is_file():
         raise DataError(f"there is no file {path}: check the path, or make it with numpy.savez_compressed")
-    wanted = {"train_x", "train_y", "test_x", "test_y", "classes"}
     try:
         with path.open("rb") as file:  # ours to close: numpy leaves its own open where an archive is broken
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} holds a single array, not an npz archive: it needs {LAYOUT}")
-            arrays = {key: archive[key] if key in wanted else np.empty(0) for key in archive.files}
+            read = np.load(file, allow_pickle=False)
+            if not isinstance(read, np.lib.npyio.NpzFile):
+                raise DataError(f"{path} holds a single array, not an npz archive: it needs {layout}")
+            arrays = {key: read[key] if key in wanted else np.empty(0) for key in read.files}
     except (ValueError, OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as problem:
         reason = one_line(problem)
         if "allow_pickle" in reason or "pickled data" in reason:
@@ -75,7 +82,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _names(names: np.ndarray, path: Path) -> tuple[str, ...]:
+def names_in(names: np.ndarray, path: Path) -> tuple[str, ...]:
     if names.ndim != 1 or names.dtype.kind != "U":
         raise DataError(
             f"{path.name} classes has shape {names.shape} and type {names.dtype}, but a list of strings is needed"

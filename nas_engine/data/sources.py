@@ -6,8 +6,8 @@ statistics are the same for all of them and live in load.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +81,52 @@ class RawText:
 
 
 TEXT_SOURCES: Registry[Callable[[Request], RawText]] = Registry("kind of text", DataError)
+
+
+@dataclass(frozen=True, eq=False)
+class RawGraph:
+    """What a source of graphs returns: one graph, of whose nodes some have labels.
+
+    Shapes:
+        edges: (2, E) integers, from and to, in the order and with the directions of the source.
+        labels: (N,) class numbers, -1 for none; or (N, C), 0 or 1 for each of several labels. There, a row of whole
+            numbers that are all 0 is a node that nobody has looked at; of floats NaN is what nobody has looked at.
+        x: (N, F) features of nodes; None where there are none.
+        attributes: (E, D) features of edges; None where there are none.
+        masks: (N,) bool by `train`, `validation` and `test`: none of them, the first and last, or all three.
+
+    Attributes:
+        title: what the graph is, for the description.
+        classes: names of the classes or labels; None to call them by their numbers.
+        notes: sentences for the description.
+    """
+
+    title: str
+    edges: np.ndarray
+    labels: np.ndarray
+    x: np.ndarray | None = None
+    attributes: np.ndarray | None = None
+    masks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GraphRequest:
+    """What a source of graphs is asked for.
+
+    Attributes:
+        argument: the part of the specification behind the colon; "" where there is none.
+        target: the array of labels in a file of one's own; None for `y`.
+        root: folder for downloaded sets; None for the user's cache directory.
+    """
+
+    argument: str
+    target: str | None = None
+    root: Path | None = None
+
+
+GRAPH_SOURCES: Registry[Callable[[GraphRequest], RawGraph]] = Registry("kind of graph", DataError)
 
 
 @SOURCES.register("digits")

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces import Architecture, Supernet, carrying
 
-from ..data import Splits
-from .accuracy import Accuracy, measure
+from ..data import GraphWalk, Splits
+from .accuracy import Tally, remembering, tally
 
 
 @dataclass(frozen=True, slots=True)
 class MemberScore:
     """What the supernet says of a member on the validation part; accuracies are fractions.
 
-    The halves are every other validation image, or the halves of a text: how well they agree over members tells how
-    noisy the scores are.
+    The halves are every other validation image or node, or the halves of a text: how well they agree over members tells
+    how noisy the scores are.
     """
 
     accuracy: float
@@ -36,7 +38,7 @@ class MemberScorer:
         data: where calibration batches (training part) and judged images (validation part) come from.
         batch_size: images in a forward pass, or streams of a text.
         recalibration_batches: training batches that set the batch-norm statistics.
-        images: how many validation images, or windows of a text, to judge on; None for all.
+        images: how many validation images or nodes, or windows of a text, to judge on; None for all.
         seed: which training images calibrate.
     """
 
@@ -52,24 +54,25 @@ class MemberScorer:
         device: str = "cpu",
     ) -> None:
         self._supernet = supernet.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self._calibration: list[Tensor] = []
+        self._calibration: list[Any] = []
         if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in supernet.modules()):
             train = data.walk(data.train, batch_size, seed=seed, device=device)
             self._calibration = [x for x, _ in islice(train, recalibration_batches)]
         held = data.validation.halves(images)
-        self._halves = [list(data.walk(half, batch_size, device=device)) for half in held]
+        walks = [data.walk(half, batch_size, device=device) for half in held]
+        self._halves = [walk if isinstance(walk, GraphWalk) else list(walk) for walk in walks]
         self._quality = data.quality
 
     def score(self, architecture: Architecture) -> MemberScore:
         """Recalibrate and judge one member."""
         if self._calibration:
             self._supernet.recalibrate(architecture, self._calibration)
-        a, b = (self._half(architecture, half) for half in self._halves)
-        share = a.images / (a.images + b.images)
-        right = share * a.accuracy + (1 - share) * b.accuracy
-        loss = share * a.loss + (1 - share) * b.loss
-        return MemberScore(self._quality.score(right, loss), loss, a.accuracy, b.accuracy)
+        # the halves of a graph are judged by one run, as both need all of it
+        call = remembering(self._supernet.subnet(architecture))
+        a, b = (self._half(call, half) for half in self._halves)
+        both, first, second = (a + b).result(), a.result(), b.result()
+        return MemberScore(both.accuracy, both.loss, first.accuracy, second.accuracy)
 
-    def _half(self, architecture: Architecture, half: list[tuple[Tensor, Tensor]]) -> Accuracy:
+    def _half(self, call: Callable[[Any], Tensor], half: Iterable[tuple[Any, Tensor]]) -> Tally:
         with carrying(self._supernet):
-            return measure(self._supernet.subnet(architecture), half, self._quality)
+            return tally(call, half, self._quality)

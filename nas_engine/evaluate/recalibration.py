@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
-def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
+def recalibrate(network: nn.Module, batches: Iterable[Any]) -> None:
     """Replace the batch-norm statistics of a network by those of batches of inputs, each weighted equally.
 
     All else runs in evaluation mode, so that dropouts and random masks do not disturb the statistics. Modes and momenta
     are restored. A network without such statistics, or no batches, changes nothing.
 
     Shapes:
-        batches: `(B, C, H, W)` each, as the network takes them, on its device.
+        batches: `(B, C, H, W)` each, or graphs, as the network takes them, on its device.
     """
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     walk = iter(batches)

@@ -19,9 +19,11 @@ from search_spaces import Network, SearchSpace, Supernet, make_space
 from search_spaces.errors import RunError
 
 from ..config import Config, Data, Optimizer
-from ..data import TEXT_SOURCES, Augment, Splits, load_data, load_text
+from ..data import Augment, Splits, load_data, load_graph, load_text
 from ..evaluate import judge, recalibrate
 from ..files import read_torch
+from ..quality import data_kind
+from ..shapes import space_parameters
 from .loop import Epoch, finished_epochs, noted, train
 from .programs import DistilledProgram, NetworkProgram
 
@@ -82,7 +84,7 @@ def candidate_of(config: Config, space: SearchSpace, code: str, trial: int, dire
     search = config.search
     return Candidate(
         space=config.space.name,
-        parameters={**config.space.parameters, "input_shape": space.input_shape, "classes": space.classes},
+        parameters=space_parameters(config, space),
         code=code,
         data=config.data,
         seed=config.seed,
@@ -224,7 +226,23 @@ def shared_data(data: Data, seed: int, device: str = "cpu") -> Splits:
 def _read_once(section: str, seed: int, device: str) -> Splits:
     data = Data.model_validate_json(section)
     splits: Splits
-    if data.source.strip().partition(":")[0] in TEXT_SOURCES:
+    kind = data_kind(data.source)
+    if kind == "graph":
+        splits = load_graph(
+            data.source,
+            target=data.target,
+            labels=data.labels,
+            validation=data.validation,
+            seed=seed,
+            limit=data.limit,
+            features=data.features,
+            undirected=data.undirected,
+            parts=data.parts,
+            view_parts=data.view_parts,
+            views=data.views,
+            neighbours=data.neighbours,
+        )
+    elif kind == "text":
         splits = load_text(
             data.source, tokens=data.tokens, vocabulary=data.vocabulary, steps=data.steps, limit=data.limit
         )

@@ -18,7 +18,7 @@ from search_spaces import Architecture, SearchSpace, Stateful, Supernet
 from ..config import Supernet as SupernetSettings
 from . import attentive  # noqa: F401  (it files itself in samplings)
 from .phases import Phases
-from .programs import cross_entropy
+from .programs import loss_by_answer, loss_of, softened_answer
 from .sampling import Listening, Sampling, samplings
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class SupernetProgram:
             return drawn
         return [opened.largest, *(m for m in drawn if m != opened.largest)]
 
-    def outputs(self, inputs: Tensor, members: Sequence[Architecture]) -> Iterator[Tensor]:
+    def outputs(self, inputs: Any, members: Sequence[Architecture]) -> Iterator[Tensor]:
         """Logits of one member after the other; all start from the state that the step before left, if any.
 
         The next step goes on from the state of the last member.
@@ -79,19 +79,19 @@ class SupernetProgram:
                 part.state = state
             yield self.module(inputs, member, regularised=not (self.distils and place))
 
-    def backward(self, inputs: Tensor, targets: Tensor, epoch: int, step: int) -> Tensor:
+    def backward(self, inputs: Any, targets: Tensor, epoch: int, step: int) -> Tensor:
         members = self.members(epoch, step)
         share = 1.0 if self.distils or self.sampling.summed else 1 / len(members)
         soft, losses = None, []
         for logits in self.outputs(inputs, members):
             if soft is None:
-                loss = hard = cross_entropy(logits, targets, self._smoothing)
+                loss = hard = loss_of(logits, targets, self._smoothing)
             else:
-                loss, hard = cross_entropy(logits, soft), self._heard(logits, targets)
+                loss, hard = loss_by_answer(logits, soft, targets), self._heard(logits, targets)
             (share * loss).backward()
             losses.append(hard.detach())
             if self.distils and soft is None:
-                soft = logits.detach().softmax(-1)
+                soft = softened_answer(logits, targets)
         told = torch.stack(losses)
         if isinstance(self.sampling, Listening):
             self.sampling.observe(members, told)
@@ -101,7 +101,7 @@ class SupernetProgram:
         """What a member that learned from another one would have lost on the labels, where anybody wants to know."""
         if not isinstance(self.sampling, Listening):
             return logits.new_zeros(())
-        return cross_entropy(logits.detach(), targets, self._smoothing)
+        return loss_of(logits.detach(), targets, self._smoothing)
 
 
 class SteppedSupernetProgram(SupernetProgram):
@@ -115,7 +115,7 @@ class SteppedSupernetProgram(SupernetProgram):
         self._sorted = 0  # the last phase whose channels are in order
         self._moved: np.ndarray | None = None
 
-    def backward(self, inputs: Tensor, targets: Tensor, epoch: int, step: int) -> Tensor:
+    def backward(self, inputs: Any, targets: Tensor, epoch: int, step: int) -> Tensor:
         self._begin(epoch)
         return super().backward(inputs, targets, epoch, step)
 

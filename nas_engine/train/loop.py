@@ -27,6 +27,8 @@ from .parallel import Alone
 from .parts import Parts, accumulated
 from .precision import mixed, working_type
 
+_SECOND_MOMENT = 0.999  # of Adam, as proposed (Kingma and Ba 2015)
+
 
 class DivergedError(EngineError):
     """A training whose loss is no longer a number."""
@@ -210,17 +212,16 @@ class Steps:
                 program.load_state_dict(state)
 
 
-def make_optimizer(module: nn.Module, settings: Optimizer) -> torch.optim.SGD:
-    """SGD with Nesterov momentum; weight decay on matrices and kernels only (biases and norms are left alone)."""
+def make_optimizer(module: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+    """The optimiser of a module; weight decay on matrices and kernels only (biases and norms are left alone)."""
     decayed = [p for p in module.parameters() if p.ndim > 1]
     free = [p for p in module.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.SGD(
-        [g for g in groups if g["params"]],
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        nesterov=settings.momentum > 0,
-    )
+    groups = [g for g in groups if g["params"]]
+    rate, momentum = settings.learning_rate, settings.momentum
+    if settings.name == "adam":
+        return torch.optim.Adam(groups, lr=rate, betas=(momentum, _SECOND_MOMENT))
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0)
 
 
 def learning_rate(settings: Optimizer, epoch: float, epochs: int) -> float:

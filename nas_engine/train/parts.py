@@ -7,11 +7,14 @@ the difference, whose statistics are those of a part.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces import Stateful
+from search_spaces.errors import ConfigError
+from search_spaces.inputs import GraphInput
 
 
 class Parts:
@@ -29,12 +32,18 @@ class Parts:
         self._stateful = [part for part in module.modules() if isinstance(part, Stateful)]
         self._states = [[part.state for part in self._stateful] for _ in range(count)]
 
-    def of(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The parts of a batch `(B, ...)`, of sizes that differ by one at most; none where it is empty."""
+    def of(self, inputs: Any, targets: Tensor) -> Iterator[tuple[Any, Tensor]]:
+        """The parts of a batch `(B, ...)`, of sizes that differ by one at most; none where it is empty.
+
+        Raises:
+            ConfigError: there are to be parts of a graph, which is one.
+        """
         if self._count == 1:
             if len(inputs):
                 yield inputs, targets
             return
+        if isinstance(inputs, GraphInput):
+            raise ConfigError(f"accumulate {self._count} is for batches of many; train a graph in data.parts instead")
         pairs = zip(inputs.tensor_split(self._count), targets.tensor_split(self._count), strict=True)
         for index, (x, y) in enumerate(pairs):
             if not len(x):
@@ -46,8 +55,8 @@ class Parts:
 
 
 def accumulated(
-    backward: Callable[[Tensor, Tensor], Tensor],
-    parts: Iterable[tuple[Tensor, Tensor]],
+    backward: Callable[[Any, Tensor], Tensor],
+    parts: Iterable[tuple[Any, Tensor]],
     parameters: Callable[[], Iterable[Tensor]],
     batch: int,
 ) -> Tensor | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,15 +17,44 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Te
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten(0, axes - 1), label_smoothing=smoothing)
 
 
+def loss_of(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean loss of logits `(..., C)` by what the data give: class numbers `(...)`, or labels `(..., C)`.
+
+    Classes are learned by cross-entropy, those of `IGNORED` left out. Several labels, floats of 0 and 1, are each
+    learned by binary cross-entropy; where they are NaN nothing is known, and nothing counts.
+
+    Raises:
+        ConfigError: labels are to be smoothed that are not classes.
+    """
+    if not targets.is_floating_point():
+        return cross_entropy(logits, targets, smoothing)
+    if smoothing:
+        raise ConfigError("label_smoothing is for one class a case, and these have several labels; leave it out")
+    known = ~targets.isnan()
+    return F.binary_cross_entropy_with_logits(logits[known], targets[known])
+
+
+def softened_answer(logits: Tensor, targets: Tensor) -> Tensor:
+    """What a network says, for another one to learn from: probabilities of classes, or of each of several labels."""
+    return logits.detach().sigmoid() if targets.is_floating_point() else logits.detach().softmax(-1)
+
+
+def loss_by_answer(logits: Tensor, answer: Tensor, targets: Tensor) -> Tensor:
+    """Mean loss of logits by a `softened_answer`, on all cases: also those whose targets are not known."""
+    if targets.is_floating_point():
+        return F.binary_cross_entropy_with_logits(logits, answer)
+    return cross_entropy(logits, answer)
+
+
 class NetworkProgram:
-    """A network trained by cross-entropy."""
+    """A network trained by cross-entropy, see `loss_of`."""
 
     def __init__(self, module: nn.Module, label_smoothing: float = 0.0) -> None:
         self.module = module
         self._smoothing = label_smoothing
 
-    def backward(self, inputs: Tensor, targets: Tensor, epoch: int, step: int) -> Tensor:
-        loss = cross_entropy(self.module(inputs), targets, self._smoothing)
+    def backward(self, inputs: Any, targets: Tensor, epoch: int, step: int) -> Tensor:
+        loss = loss_of(self.module(inputs), targets, self._smoothing)
         loss.backward()
         return loss.detach()
 
@@ -60,7 +91,9 @@ class DistilledProgram(NetworkProgram):
         self._teacher = teacher.eval()
         self._alpha, self._temperature = alpha, temperature
 
-    def backward(self, inputs: Tensor, targets: Tensor, epoch: int, step: int) -> Tensor:
+    def backward(self, inputs: Any, targets: Tensor, epoch: int, step: int) -> Tensor:
+        if targets.is_floating_point():
+            raise ConfigError("a teacher's softened outputs are of one class a case, and these have several labels")
         self._teacher.to(inputs.device)
         with torch.no_grad():
             wanted = self._teacher(inputs)

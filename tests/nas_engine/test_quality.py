@@ -8,16 +8,30 @@ import math
 import pytest
 
 from nas_engine import pages, show
-from nas_engine.data import SOURCES, TEXT_SOURCES
-from nas_engine.quality import ACCURACY, PERPLEXITY, TEXTS, quality_of
+from nas_engine.data import GRAPH_SOURCES, SOURCES, TEXT_SOURCES
+from nas_engine.quality import ACCURACY, GRAPHS, NODES, PERPLEXITY, ROC_AUC, TEXTS, quality_of
+from nas_engine.report.words import with_error
 
 
 def test_kinds_of_text_are_those_that_are_registered() -> None:
     assert set(TEXTS) == set(TEXT_SOURCES)
-    assert not set(TEXTS) & set(SOURCES)
+    assert set(GRAPHS) == set(GRAPH_SOURCES)
+    assert len({*TEXTS, *GRAPHS, *SOURCES}) == len(TEXTS) + len(GRAPHS) + len(list(SOURCES))
     assert [quality_of(s) for s in ("pydoc", "text:a", " text:a", "CIFAR10", "folder:text")] == [PERPLEXITY] * 3 + [
         ACCURACY
     ] * 2
+
+
+def test_quality_of_graphs() -> None:
+    assert quality_of("graph:a.npz") is NODES
+    assert quality_of(" graph:a.npz", several=True) is ROC_AUC
+    assert NODES.told(0.5) == ACCURACY.told(0.5)
+    assert NODES.counted
+    assert not ROC_AUC.counted
+    assert not ROC_AUC.falling
+    assert ROC_AUC.told(0.7133) == "ROC-AUC 71.3 %"
+    assert with_error(0.7133, 100, ROC_AUC) == "71.3 %"
+    assert with_error(0.95, 400, NODES) == with_error(0.95, 400)
 
 
 @pytest.mark.parametrize("loss", [0.0, 1.0, 7.3])

@@ -30,11 +30,18 @@ def small() -> Network:
     return Network(g.build(g.add("classifier", x, name="head", classes=10)))
 
 
-def fit(network: Network, data: DataSplits, epochs: int, checkpoint: Path | None = None, of: int = 4) -> list[Epoch]:
+def fit(
+    network: Network,
+    data: DataSplits,
+    epochs: int,
+    checkpoint: Path | None = None,
+    of: int = 4,
+    optimizer: Optimizer | None = None,
+) -> list[Epoch]:
     walk = train(
         NetworkProgram(network),
         data,
-        Optimizer(batch_size=32),
+        optimizer or Optimizer(batch_size=32),
         epochs=of,
         seed=3,
         augment=data.augment,
@@ -54,13 +61,15 @@ def test_it_learns(digits: DataSplits) -> None:
     assert after.images == len(digits.validation)
 
 
-def test_a_resumed_training_ends_as_an_undisturbed_one(digits: DataSplits, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_resumed_training_ends_as_an_undisturbed_one(digits: DataSplits, tmp_path: Path, name: str) -> None:
+    settings = Optimizer.model_validate({"name": name, "batch_size": 32})
     whole = small()
-    fit(whole, digits, 4)
+    fit(whole, digits, 4, optimizer=settings)
     broken = small()
-    fit(broken, digits, 2, tmp_path / "c.pt")  # killed after two of four epochs
+    fit(broken, digits, 2, tmp_path / "c.pt", optimizer=settings)  # killed after two of four epochs
     resumed = small()
-    later = fit(resumed, digits, 4, tmp_path / "c.pt")
+    later = fit(resumed, digits, 4, tmp_path / "c.pt", optimizer=settings)
     assert [e.epoch for e in later] == [3, 4]
     assert [e.epoch for e in finished_epochs(tmp_path / "c.pt")] == [1, 2, 3, 4]
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
@@ -161,3 +170,18 @@ def test_the_rate_warms_up_and_anneals_to_zero() -> None:
     assert rates.index(max(rates)) == pytest.approx(10, abs=1)
     assert rates[-1] == pytest.approx(0.0, abs=1e-9)
     assert all(a >= b for a, b in pairwise(rates[11:]))
+
+
+def test_adam_is_that_of_torch_with_momentum_as_its_first_moment() -> None:
+    settings = Optimizer.model_validate({"name": "adam", "momentum": 0.8, "weight_decay": 0.1})
+    optimizer = make_optimizer(small(), settings)
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert not isinstance(optimizer, torch.optim.AdamW)
+    decayed, free = optimizer.param_groups
+    assert (settings.learning_rate, decayed["lr"], decayed["betas"]) == (1e-3, 1e-3, (0.8, 0.999))
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
+
+
+def test_a_rate_that_is_given_counts_for_adam_too() -> None:
+    assert Optimizer.model_validate({"name": "adam", "learning_rate": 0.1}).learning_rate == 0.1
+    assert Optimizer().learning_rate == 0.1
