@@ -70,11 +70,20 @@ class Kernel:
 
     def __call__(self, left: Tensor, right: Tensor) -> Tensor:
         """`(L, F)` and `(R, F)` to `(L, R)`, without the noise."""
-        a, b = left / self.scales.exp(), right / self.scales.exp()
-        squares = 5 * ((a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T).clamp(min=_JITTER)
+        return self.between(self.ready(left), self.ready(right))
+
+    def ready(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `between` needs of points `(B, F)`: scaled, the squares of that, and as they are."""
+        scaled = points / self.scales.exp()
+        return scaled, (scaled * scaled).sum(1), points
+
+    def between(self, left: tuple[Tensor, Tensor, Tensor], right: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """The covariance of points that are `ready`."""
+        (a, aa, plain), (b, bb, other) = left, right
+        squares = 5 * (aa[:, None] + bb - 2 * a @ b.T).clamp(min=_JITTER)
         root = squares.sqrt()
         near = self.variances[0].exp() * (1 + root + squares / 3) * torch.exp(-root)
-        return near + self.variances[2].exp() / left.shape[1] * left @ right.T
+        return near + self.variances[2].exp() / plain.shape[1] * plain @ other.T
 
     def prior_variance(self, points: Tensor) -> Tensor:
         """`k(x, x)` of each point, `(B,)`."""
@@ -146,6 +155,54 @@ class Posterior:
             told = torch.linalg.solve_triangular(self.root, near.T, upper=False)
             variances.append(self.kernel.prior_variance(part) - (told * told).sum(0))
         return torch.cat(centres).numpy(), torch.cat(variances).clamp(min=0).sqrt().numpy()
+
+
+class Watch:
+    """What a process says of many points as observations come in, each of which costs one more pass over the points.
+
+    Kept are rows of `L^-1 k(observed, points)` in single precision, L being the Cholesky factor of the covariance of
+    what was observed; one more observation is one more row (Rasmussen and Williams 2006, algorithm 2.1).
+
+    Args:
+        kernel: of the process, which stays.
+        points: `(B, F)`.
+    """
+
+    def __init__(self, kernel: Kernel, points: Tensor) -> None:
+        self.kernel, self._single = kernel, Kernel(kernel.scales.float(), kernel.variances.float())
+        self._points = self._single.ready(points.float())
+        self._prior = self._single.prior_variance(self._points[2])
+        self._seen, self._root = points[:0], points.new_zeros(0, 0)
+        self._rows, self._told = self._prior.new_zeros(0, len(points)), torch.zeros_like(self._prior)
+
+    def __call__(self, seen: Tensor, target: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Expected values and standard deviations of the points, each `(B,)`, given `target` `(n,)` at `seen` `(n, F)`.
+
+        The part of `seen` that begins as in the last call is not looked at again.
+        """
+        shared = min(len(seen), len(self._seen))
+        differ = (seen[:shared] != self._seen[:shared]).any(1).nonzero()
+        shared = int(differ[0]) if len(differ) else shared
+        if shared < len(self._seen):
+            self._told -= self._rows[shared:].square().sum(0)
+            self._seen, self._root, self._rows = seen[:shared], self._root[:shared, :shared], self._rows[:shared]
+        if shared < len(seen):
+            self._hear(seen[shared:])
+        weights = torch.linalg.solve_triangular(self._root, target[:, None], upper=False)[:, 0]
+        variance = (self._prior - self._told).clamp(min=0)
+        return (weights.float() @ self._rows).double().numpy(), variance.sqrt().double().numpy()
+
+    def _hear(self, new: Tensor) -> None:
+        """Append observations: the next rows of the Cholesky factor, and with it of what is kept."""
+        beside = torch.linalg.solve_triangular(self._root, self.kernel(self._seen, new), upper=False)
+        noise = (self.kernel.variances[1].exp() + _JITTER) * torch.eye(len(new), dtype=new.dtype)
+        corner = torch.linalg.cholesky(self.kernel(new, new) + noise - beside.T @ beside)
+        near = self._single.between(self._single.ready(new.float()), self._points) - beside.T.float() @ self._rows
+        rows = torch.linalg.solve_triangular(corner.float(), near, upper=False)
+        old = torch.nn.functional.pad(self._root, (0, len(new)))
+        self._root = torch.cat([old, torch.cat([beside.T, corner], 1)])
+        self._seen, self._rows = torch.cat([self._seen, new]), torch.cat([self._rows, rows])
+        self._told += rows.square().sum(0)
 
 
 @register_predictor("gp")

@@ -22,7 +22,7 @@ from .features import GraphFeatures
 if TYPE_CHECKING:
     from search_spaces.space import Architecture, SearchSpace
 
-_SMALL = 32_768  # members of a space that is read whole
+_SMALL = 32_768  # distinct members of a space that is read whole
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Reader:
     @property
     def whole(self) -> bool:
         """Whether the space is small enough to be read whole."""
-        return self.space.size <= _SMALL
+        return self.space.distinct <= _SMALL
 
     def everything(self) -> Members:
         """All distinct members of a space that is read whole."""

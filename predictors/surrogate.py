@@ -17,7 +17,7 @@ from torch import Tensor
 from search_spaces.errors import ConfigError
 
 from .base import make_predictor
-from .gp import Kernel, Posterior
+from .gp import Kernel, Posterior, Watch
 from .ranked import RankPredictor, folds_of
 from .ranking import normal_scores
 from .reading import Members, Reader
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 _FOLDS = 5
 _FEWEST = 3 * _FOLDS  # results that the slow learner needs
+_RENEWED_ALWAYS = 20  # results up to which each changes the length scales
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)
 
 
 class Surrogate:
@@ -40,6 +45,8 @@ class Surrogate:
         spread: deviation of the logarithmic length scales under their prior, see `GPSettings.scale_spreads`.
         steps: of L-BFGS, for the length scales.
         most: results that the length scales are found from, at most.
+        renewed_every: results after which length scales are found anew, once there are more than 20; between, a belief
+            about the same members costs little.
         seed: of the learner.
     """
 
@@ -51,9 +58,13 @@ class Surrogate:
         spread: float = 1.0,
         steps: int = 15,
         most: int = 400,
+        renewed_every: int = 1,
         seed: int = 0,
     ) -> None:
         self.reader = Reader.of(space)
+        self._renewed_every = renewed_every
+        self._watched: tuple[Members, Watch] | None = None
+        self._found: tuple[Tensor, np.ndarray, Kernel] | None = None
         self._spread, self._steps, self._most, self._seed = spread, steps, most, seed
         self._learner: RankPredictor | None = None
         if learner is not None:
@@ -79,18 +90,37 @@ class Surrogate:
         self._targets = normal_scores(self._scores)
         self._listen(seen, learned if learned >= _FEWEST else 0)
         points, goal = self._points(seen, told=True), torch.from_numpy(self._targets)
-        few = np.random.default_rng(self._seed).permutation(len(points))[: self._most]
-        kernel = Kernel.fit(points[few], goal[few], spread=self._spread, steps=self._steps)
+        kernel = self._kernel(points)
         self._posterior = Posterior.given(kernel, points, goal)
+        self._goal = goal
         if running is not None and len(running):
             more = self._points(running)
-            goal = torch.cat([goal, self._posterior.mean(more)])
-            self._posterior = Posterior.given(kernel, torch.cat([points, more]), goal)
+            self._goal = torch.cat([goal, self._posterior.mean(more)])
+            self._posterior = Posterior.given(kernel, torch.cat([points, more]), self._goal)
         return self
+
+    def _kernel(self, points: Tensor) -> Kernel:
+        """The process's kernel, found from the first results up to the last that calls for it."""
+        count = len(points)
+        if count > _RENEWED_ALWAYS:
+            count -= (count - _RENEWED_ALWAYS) % self._renewed_every
+        first, scores = points[:count], self._scores[:count]
+        if self._found is not None and _same(self._found[0], first) and np.array_equal(self._found[1], scores):
+            return self._found[2]
+        few = np.random.default_rng(self._seed).permutation(count)[: self._most]
+        goal = torch.from_numpy(normal_scores(scores))
+        kernel = Kernel.fit(first[few], goal[few], spread=self._spread, steps=self._steps)
+        self._found = first, scores, kernel
+        return kernel
 
     def believe(self, members: Members) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of each member, `(B,)`."""
-        return self._posterior(self._points(members))
+        if self._renewed_every == 1:
+            return self._posterior(self._points(members))
+        kernel = self._posterior.kernel
+        if self._watched is None or self._watched[0] is not members or self._watched[1].kernel is not kernel:
+            self._watched = members, Watch(kernel, self._points(members))
+        return self._watched[1](self._posterior.points, self._goal)
 
     @property
     def targets(self) -> np.ndarray:

@@ -303,6 +303,11 @@ class SearchSpace(ABC):
                 total *= sum(self._children_count(p, option) for option in range(len(parent.options)))
         return total
 
+    @property
+    def distinct(self) -> int:
+        """Number of distinct networks, where a space knows it; else that of members, of which some may be the same."""
+        return self.size
+
     def _children_count(self, parent: int, option: int) -> int:
         rules = zip(self.choices, self._rests, strict=True)
         return math.prod(len(c.options) for c, r in rules if r is not None and r[0] == parent and option in r[1])

@@ -18,10 +18,13 @@ register_space = spaces.named
 """Class decorator: files a `SearchSpace` under `name`."""
 
 
-def make_space(name: str, parameters: Mapping[str, Any] | None = None) -> SearchSpace:
+def make_space(
+    name: str, parameters: Mapping[str, Any] | None = None, offered: Mapping[str, Any] | None = None
+) -> SearchSpace:
     """The space called `name` with these constructor arguments.
 
-    `name` is a registered name, or `path/to/file.py:name` for a user's file, which is imported first.
+    `name` is a registered name, or `path/to/file.py:name` for a user's file, which is imported first. What is
+    `offered` beside them is left out where the space does not take it.
 
     Raises:
         SpaceError: unknown space, missing file, or an argument the space does not take or lacks.
@@ -30,8 +33,8 @@ def make_space(name: str, parameters: Mapping[str, Any] | None = None) -> Search
         path, _, name = name.rpartition(":")
         import_file(Path(path))
     cls = spaces[name]
-    parameters = dict(parameters or {})
     allowed = inspect.signature(cls).parameters
+    parameters = {**{k: v for k, v in (offered or {}).items() if k in allowed}, **(parameters or {})}
     for given in parameters:
         if given not in allowed:
             raise SpaceError(f"space {name!r} takes no {given!r}: {did_you_mean(given, allowed)}")

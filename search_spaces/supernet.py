@@ -2,31 +2,36 @@
 
 A node's name is its weight slot. The supernet holds each slot once, at its largest over the space; a member
 runs on slices of it: the first channels (or those that the space names), the centre of the kernel, the first blocks,
-the chosen operator (the last two by names alone). Smaller kernels may be learned maps of larger ones instead of their
+the chosen operator (the last two by names alone). Tensors of modules inside an operator's own, as graph convolutions
+have them, are cut to the first entries of all axes. Smaller kernels may be learned maps of larger ones instead of their
 centres. The executor is the one of standalone networks.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .errors import SpaceError
-from .graph import Node
-from .inputs import spread_out
+from .graph import Node, Signature
+from .inputs import GraphInput, spread_out
 from .kernels import KERNEL_TRANSFORM, KernelTransform, chain
+from .message_passing import DropoutMask, GraphEquilibrium, Masked
 from .modules import Stateful, StochasticDepth, VariationalDropout, WordDropout
 from .network import Network, Plan, execute, fetch, function, learned, make_module, place, plan, slot
 from .slices import Kept, corner, cut, leading, part_of
 from .space import Architecture, SearchSpace
 
 _PLANS = 256
-_REGULARISERS = (nn.modules.dropout._DropoutNd, StochasticDepth, VariationalDropout, WordDropout)
+_REGULARISERS = (nn.modules.dropout._DropoutNd, StochasticDepth, VariationalDropout, WordDropout, DropoutMask, Masked)
+_BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 class Supernet(nn.Module):
@@ -55,6 +60,7 @@ class Supernet(nn.Module):
             if found is not None:
                 place(self, f"{path}.{KERNEL_TRANSFORM}", KernelTransform(found))
         self._bare = {path for path, thing in slots if isinstance(thing, Tensor)}
+        self._whole = {path for path, thing in slots if isinstance(thing, nn.Module)}
         self._shells: dict[Any, _Shell] = {}
         self._plans: OrderedDict[Architecture, tuple[Plan, list[_Shell]]] = OrderedDict()
 
@@ -65,8 +71,8 @@ class Supernet(nn.Module):
         supernet.load_state_dict(state)
         return supernet
 
-    def forward(self, images: Tensor, architecture: Architecture, regularised: bool = True) -> Tensor:
-        """Logits `(N, classes)` of one member for images `(N, C, H, W)`.
+    def forward(self, images: Tensor | GraphInput, architecture: Architecture, regularised: bool = True) -> Tensor:
+        """Logits `(N, classes)` of one member for images `(N, C, H, W)`, or `(1, N, classes)` for a graph's nodes.
 
         Args:
             regularised: whether a training drops out (features, words, residual branches), where the space has that.
@@ -106,17 +112,20 @@ class Supernet(nn.Module):
         if name in self._bare:
             return corner(tensor, shape) if kept is None else part_of(tensor, kept)
         folder, _, last = name.rpartition(".")
-        return _member_part(tensor, tuple(shape), kept, _transform(self.get_submodule(folder), last))
+        transform = _transform(self.get_submodule(folder), last)
+        return _member_part(tensor, tuple(shape), kept, transform, inner=folder not in self._whole)
 
-    def recalibrate(self, architecture: Architecture, batches: Iterable[Tensor]) -> None:
+    def recalibrate(self, architecture: Architecture, batches: Iterable[Tensor | GraphInput]) -> None:
         """Replace the batch-norm statistics of a member by those of some batches, each weighted equally."""
         norms = []
         for shell in self._planned(architecture)[1]:
-            if isinstance(shell.module, nn.modules.batchnorm._BatchNorm):
+            found = [part for part in shell.module.modules() if isinstance(part, _BatchNorm)]
+            if found:
                 shell.bind(True)
-                shell.module.reset_running_stats()
+                for norm in found:
+                    norm.reset_running_stats()
                 shell.give_back()
-                norms.append(shell.module)
+                norms += found
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.momentum = None  # a plain average over the batches
@@ -169,7 +178,7 @@ class Supernet(nn.Module):
         if key not in self._shells:
             self._shells[key] = _Shell(self, node, kept)
         used.append(self._shells[key])
-        return self._shells[key].module
+        return self._shells[key].call
 
     def _tensor(self, node: Node, kept: Kept | None) -> Callable[[], Tensor]:
         """A reader of a bare tensor's slice: the first entries of all its axes, as it has no kernel."""
@@ -199,44 +208,82 @@ class _Shell:
         if isinstance(module, Stateful) and isinstance(self._slot, Stateful):
             module.memory = self._slot.memory
         self.regularises = isinstance(module, _REGULARISERS)
-        self._shapes = {**_shapes(module._parameters), **_shapes(module._buffers)}
-        self.parameters = tuple(_shapes(module._parameters))
+        self._places = {name: (_owner(module, name), _owner(self._slot, name)) for name in _tensor_names(module)}
+        self._shapes = {name: _leaf(owner, name).shape for name, (owner, _) in self._places.items()}
+        self.parameters = tuple(name for name, _ in module.named_parameters())
         self._transforms = {n: t for n in self._shapes if (t := _transform(self._slot, n)) is not None}
         self.transforms = tuple(
             f"{KERNEL_TRANSFORM}.{used}" for n, t in self._transforms.items() for used in t.used(self._shapes[n][2:])
         )
         self._kept = {name: kept[name] for name in self._shapes if name in kept}
         copied = {n for n, k in self._kept.items() if not all(i is None or leading(i) for i in k)}
-        self._returned = tuple(copied & set(_shapes(module._buffers)))
-        for name in self._shapes:  # plain attributes from here on, so that slices can be bound
-            delattr(module, name)
+        self._returned = tuple(copied - set(self.parameters))
+        self._parts = tuple(module.modules())
+
+    @property
+    def call(self) -> Callable[..., Any]:
+        """What a plan calls. A module that its gradient calls again must not meet the slices of a later step there."""
+        return self._apart if isinstance(self.module, GraphEquilibrium) else self.module
+
+    def _apart(self, *inputs: Tensor) -> Any:
+        return _twin(self.module)(*inputs)
 
     def bind(self, training: bool) -> None:
-        """Bind fresh slices; slices of an earlier step belong to an autograd graph that is gone."""
-        attributes = self.module.__dict__
+        """Bind fresh slices; slices of an earlier step belong to an autograd graph that is gone.
+
+        They stand where torch looks for parameters and buffers, so that modules that ask for theirs find them.
+        """
         for name, shape in self._shapes.items():
-            tensor = getattr(self._slot, name)
-            attributes[name] = _member_part(tensor, shape, self._kept.get(name), self._transforms.get(name))
-        self.module.training = training
+            (owner, source), last = self._places[name], name.rpartition(".")[2]
+            kept, transform, inner = self._kept.get(name), self._transforms.get(name), last != name
+            part: Any = _member_part(getattr(source, last), shape, kept, transform, inner)
+            (owner._parameters if last in owner._parameters else owner._buffers)[last] = part
+        for module in self._parts:
+            module.training = training
 
     def give_back(self) -> None:
         """Write buffers that were bound as copies (running statistics of picked channels) to the slot."""
         for name in self._returned:
             (indices,) = self._kept[name]
-            place = torch.from_numpy(indices).to(self.module.__dict__[name].device)
-            getattr(self._slot, name).index_copy_(0, place, self.module.__dict__[name])
+            owner, source = self._places[name]
+            place = torch.from_numpy(indices).to(_leaf(owner, name).device)
+            _leaf(source, name).index_copy_(0, place, _leaf(owner, name))
 
 
-def _shapes(tensors: Mapping[str, Tensor | None]) -> dict[str, torch.Size]:
-    return {name: t.shape for name, t in tensors.items() if t is not None}
+def _tensor_names(module: nn.Module) -> list[str]:
+    """Dotted names of all parameters and buffers, those that are in no state dict as well."""
+    return [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
+
+
+def _owner(module: nn.Module, name: str) -> nn.Module:
+    """The part of a module that has the tensor of a dotted name."""
+    return module.get_submodule(name.rpartition(".")[0])
+
+
+def _leaf(owner: nn.Module, name: str) -> Tensor:
+    tensor: Tensor = getattr(owner, name.rpartition(".")[2])
+    return tensor
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """A module of the same tensors, to which others may be bound later without the first one seeing them."""
+    twin = copy.copy(module)
+    for name in ("_parameters", "_buffers"):
+        twin.__dict__[name] = dict(twin.__dict__[name])
+    twin.__dict__["_modules"] = {name: part and _twin(part) for name, part in module._modules.items()}
+    return twin
 
 
 def _member_part(
-    tensor: Tensor, shape: tuple[int, ...], kept: Kept | None, transform: KernelTransform | None
+    tensor: Tensor, shape: tuple[int, ...], kept: Kept | None, transform: KernelTransform | None, inner: bool
 ) -> Tensor:
-    """What a member has of a module's tensor: its channels, then its kernel."""
+    """What a member has of a module's tensor: its channels, then its kernel; `inner` ones, of a module inside the
+    operator's own, have no kernel.
+    """
     if kept is not None:
         tensor = part_of(tensor, kept)
+    if inner:
+        return corner(tensor, shape)
     if transform is None or tensor.shape[2:] == shape[2:]:
         return cut(tensor, shape)
     return transform(cut(tensor, (*shape[:2], *tensor.shape[2:])), shape[2:])
@@ -276,10 +323,8 @@ def _widen(
     node: Node, largest: dict[str, Node], shapes: dict[str, dict[str, tuple[int, ...]]]
 ) -> Iterator[tuple[str, dict[str, tuple[int, ...]]]]:
     """Make slots as large as a node needs them; each with the shapes of its tensors in this node."""
-    with torch.device("meta"):
-        made = learned(node)
-    for path, thing in made:
-        new = _tensor_shapes(path, thing)
+    named = node.signature.operator.parameter() is not None
+    for path, new in _shapes_of(node) if named else [(slot(node), s) for s in _module_shapes(node.signature)]:
         old = shapes.get(path, new)
         if {k: len(v) for k, v in old.items()} != {k: len(v) for k, v in new.items()}:
             raise SpaceError(f"node {path!r} means different operators in two members; put the option into its name")
@@ -287,6 +332,17 @@ def _widen(
         if path not in largest or math.prod(map(math.prod, new.values())) > math.prod(map(math.prod, old.values())):
             largest[path] = node
         yield path, new
+
+
+def _shapes_of(node: Node) -> list[tuple[str, dict[str, tuple[int, ...]]]]:
+    with torch.device("meta"):
+        return [(path, _tensor_shapes(path, thing)) for path, thing in learned(node)]
+
+
+@cache
+def _module_shapes(signature: Signature) -> list[dict[str, tuple[int, ...]]]:
+    """Those of the tensors of an operator's module, which are the same wherever it stands; none without a module."""
+    return [shapes for _, shapes in _shapes_of(Node("module", signature, ()))]
 
 
 def _tensor_shapes(path: str, thing: nn.Module | nn.Parameter | Tensor) -> dict[str, tuple[int, ...]]:

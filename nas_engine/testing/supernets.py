@@ -7,16 +7,20 @@ outputs, and its gradients must be the supernet's, with nothing outside the slic
 from __future__ import annotations
 
 import copy
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, TypeAlias
 
 import pytest
 import torch
 
 from search_spaces import Architecture, Network, SpaceError, Supernet
+from search_spaces.inputs import GraphInput
 from search_spaces.kernels import KERNEL_TRANSFORM
 
 from .measure import example_inputs, shake_statistics
 from .members import Members
+
+Given: TypeAlias = torch.Tensor | GraphInput
 
 
 class SupernetContract(Members):
@@ -44,9 +48,10 @@ class SupernetContract(Members):
         """A copy in double precision, where equal means equal to nine digits."""
         return copy.deepcopy(supernet).double()
 
-    def images(self, architecture: Architecture, batch: int = 4) -> torch.Tensor:
+    def images(self, architecture: Architecture, batch: int = 4) -> Given:
         graph = self.space.graph(architecture)
-        return example_inputs(graph, batch, torch.Generator().manual_seed(0))[0]
+        made = example_inputs(graph, batch, torch.Generator().manual_seed(0))
+        return made[0] if len(made) == 1 else GraphInput(*made)
 
     def test_every_member_fits_into_the_slots(self, supernet: Supernet, sampled: list[Architecture]) -> None:
         slots = {name: tensor.shape for name, tensor in supernet.state_dict().items()}
@@ -72,7 +77,7 @@ class SupernetContract(Members):
         doubled.eval()
         for architecture in sampled[: self.slices]:
             images = doubled_precision(self.images(architecture))
-            doubled.recalibrate(architecture, [images, images.flip(0)])
+            doubled.recalibrate(architecture, [images, other_way_round(images)])
             assert not doubled.training
             network = doubled.extract(architecture)
             with torch.no_grad():
@@ -94,6 +99,7 @@ class SupernetContract(Members):
         for architecture in sampled[: self.slices]:
             images = doubled_precision(self.images(architecture))
             network = doubled.extract(architecture)
+            network.memory = "plain"  # as members of a supernet run, and draw random numbers
             for module, arguments in ((network, (images,)), (doubled, (images, architecture))):
                 module.zero_grad(set_to_none=True)
                 torch.manual_seed(0)  # the same dropout in both
@@ -140,6 +146,16 @@ def through_slices(supernet: Supernet, architecture: Architecture, network: Netw
     return {n: g for n, g in zip(slots, gradients, strict=True) if g is not None} | unused
 
 
-def doubled_precision(images: torch.Tensor) -> torch.Tensor:
-    """Images in double precision; whole numbers, such as the tokens of texts, as they are."""
-    return images.double() if images.is_floating_point() else images
+def doubled_precision(images: Given) -> Given:
+    """Images in double precision; whole numbers, such as the tokens of texts and the edges of graphs, as they are."""
+    return each(images, lambda x: x.double() if x.is_floating_point() else x)
+
+
+def other_way_round(images: Given) -> Given:
+    """The batch from its last to its first."""
+    return each(images, lambda x: x.flip(0))
+
+
+def each(images: Given, change: Callable[[torch.Tensor], torch.Tensor]) -> Given:
+    """Images, or all tensors of graphs, changed."""
+    return GraphInput(*map(change, images.tensors)) if isinstance(images, GraphInput) else change(images)

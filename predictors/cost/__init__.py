@@ -1,6 +1,7 @@
 """What a network costs: counted from its graph, or looked up in a table that was measured on the user's device.
 
-`make_cost_model(name)` gives the counted ones (`params`, `macs`, `adds`, `shifts`, `bytes_moved`, `activation_bytes`);
+`make_cost_model(name)` gives the counted ones (`params`, `macs`, `adds`, `shifts`, `bytes_moved`, `activation_bytes`,
+`train_memory_bytes`);
 `LatencyModel.build` measures a space's operators on a device within a granted time, `Roofline.measure` a device alone.
 `check_guidelines` says in words why a network is slower than its MACs. Importing this package does not import torch.
 """
@@ -16,6 +17,7 @@ from .measure import Measurement, NetworkTimer, measure_call, measure_calls, mea
 from .regression import HeldOut, Regression, read_measurements
 from .roofline import Roofline, RooflineError
 from .table import OperatorTable
+from .training import TrainMemoryBytes
 from .transfer import OtherDevices
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Roofline",
     "RooflineError",
     "Shifts",
+    "TrainMemoryBytes",
     "UnitError",
     "WholeNetwork",
     "cache_directory",

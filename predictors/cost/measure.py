@@ -208,11 +208,12 @@ def prepare(graphs: Sequence[Graph], profile: DeviceProfile) -> list[Call]:
 def _prepare_torch(graphs: Sequence[Graph], profile: DeviceProfile) -> list[Call]:
     from functools import partial
 
+    from search_spaces.inputs import random_inputs
     from search_spaces.network import Network
 
     calls: list[Call] = []
     for graph in graphs:
-        images = [_laid_out(x.to(profile.device), profile) for x in _batch(graph, profile)]
+        images = [_laid_out(x.to(profile.device), profile) for x in random_inputs(graph, profile.batch)]
         network = Network(graph).eval().to(profile.device)
         if profile.channels_last:
             import torch
@@ -229,17 +230,6 @@ def _laid_out(x: torch.Tensor, profile: DeviceProfile) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last) if profile.channels_last and image else x
 
 
-def _batch(graph: Graph, profile: DeviceProfile) -> list[torch.Tensor]:
-    """Normal numbers, or 0 and 1 where an input takes whole ones."""
-    import torch
-
-    made = []
-    for node in graph.inputs:
-        normal, dtype = torch.randn(profile.batch, *node.shape), getattr(torch, node.attributes["dtype"])
-        made.append(normal.to(dtype) if dtype.is_floating_point else (normal > 0).to(dtype))
-    return made
-
-
 def _prepare_onnx(graphs: Sequence[Graph], profile: DeviceProfile) -> list[Call]:
     """Sessions of ONNX Runtime; the networks are exported side by side in one model, which is five times faster."""
     try:
@@ -248,7 +238,9 @@ def _prepare_onnx(graphs: Sequence[Graph], profile: DeviceProfile) -> list[Call]
     except ImportError as e:
         raise ConfigError(f"runtime 'onnxruntime' needs {e.name!r}; pip install onnx onnxscript onnxruntime") from None
 
-    images = [_batch(graph, profile) for graph in graphs]
+    from search_spaces.inputs import random_inputs
+
+    images = [random_inputs(graph, profile.batch) for graph in graphs]
     model, inputs, outputs = _export_together(graphs, images)
     extractor = onnx.utils.Extractor(model)
     options = ort.SessionOptions()

@@ -13,14 +13,17 @@ from search_spaces.graph import Graph, Node, Signature
 
 Units = tuple[tuple[Signature, int], ...]
 
-_WHOLE = {"embedding": (0,), "functional_embedding": (0,), "word_dropout": (0,)}
+_WHOLE = {
+    **dict.fromkeys(("embedding", "functional_embedding", "word_dropout"), (0,)),
+    **dict.fromkeys(("graph_conv", "graph_equilibrium", "graph_block", "graph_layer", "graph_stack"), (1,)),
+}
 """Inputs of operators that are whole numbers."""
 
 
 @cache
 def units(signature: Signature) -> Units:
     """The units of a signature with the times each is run; a negative number takes back what runs only once."""
-    signature = signature.evaluated
+    signature = itself(signature.evaluated)
     body = signature.body
     if body is None or signature.operator.fused:
         return ((signature, 1),) if runs(signature) else ()
@@ -31,6 +34,14 @@ def units(signature: Signature) -> Units:
     for unit, times in shared(body).items():
         counts[unit] -= times
     return tuple((unit, times) for unit, times in counts.items() if times)
+
+
+def itself(signature: Signature) -> Signature:
+    """The operator that a node calls again takes the time that it takes where it is called first."""
+    if signature.operator.name != "again":
+        return signature
+    called = signature.operator.attributes
+    return Signature.named(called["kind"], dict(called["settings"]), signature.inputs).evaluated
 
 
 def shared(body: Graph) -> Counter[Signature]:
@@ -62,11 +73,11 @@ def _repeated(graph: Graph) -> Counter[Signature]:
 
 @cache
 def runs(signature: Signature) -> bool:
-    """Whether anything is executed for it: not for inputs, identities and names of weights, also as values."""
+    """Whether anything is executed for it: not for inputs, identities, masks and names of weights, also as values."""
     signature = signature.evaluated
     if signature.body is None:
         named = (
-            signature.operator.name in ("input", "identity", "batch_of_one")
+            signature.operator.name in ("input", "identity", "batch_of_one", "dropout_mask")
             or signature.operator.parameter() is not None
         )
         return not named and not (signature.operator.view and not signature.inputs)

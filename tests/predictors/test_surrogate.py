@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from predictors import kendall_tau
+from predictors.gp import Kernel, Posterior, Watch
 from predictors.ranking import normal_scores
 from predictors.reading import Members, Reader
 from predictors.surrogate import Surrogate
@@ -86,3 +88,42 @@ def test_scores_are_placed_among_the_results(space: SearchSpace, drawn: list[Arc
 def test_a_learner_must_rank(space: SearchSpace) -> None:
     with pytest.raises(ConfigError, match="gives no ranking"):
         Surrogate(space, learner="zerocost")
+
+
+def test_a_watch_says_what_the_posterior_says() -> None:
+    """However observations come in: one by one, several at once, or others instead of those that came last."""
+    rng = torch.Generator().manual_seed(0)
+    points, seen = (torch.randn(n, 6, generator=rng, dtype=torch.float64) for n in (50, 30))
+    target = seen[:, 0] + 0.1 * torch.randn(30, generator=rng, dtype=torch.float64)
+    kernel = Kernel.fit(seen, target, spread=1.0, steps=10)
+    watch = Watch(kernel, points)
+    other = torch.cat([seen[:18], seen[25:]])
+    for told, goal in ((seen[:12], target[:12]), (seen[:13], target[:13]), (seen[:20], -target[:20])):
+        _agree(watch, told, goal, points)
+    _agree(watch, other, target[: len(other)], points)
+    _agree(watch, other[:5], target[:5], points)
+
+
+def _agree(watch: Watch, told: torch.Tensor, goal: torch.Tensor, points: torch.Tensor) -> None:
+    for one, expected in zip(watch(told, goal), Posterior.given(watch.kernel, told, goal)(points), strict=True):
+        assert one == pytest.approx(expected, abs=1e-4)
+
+
+def test_length_scales_are_kept_between_renewals(
+    space: SearchSpace, drawn: list[Architecture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beliefs are those of a surrogate that never heard of earlier results: a search that goes on repeats itself."""
+    found: list[int] = []
+    fit = Kernel.fit
+    monkeypatch.setattr(Kernel, "fit", lambda points, goal, **k: (found.append(len(points)), fit(points, goal, **k))[1])
+    kept, rest = Surrogate(space, learner=None, renewed_every=10), read(space, drawn[60:])
+    scores = convolutions(drawn)
+    for count in (20, 21, 25, 30, 34, 40):
+        kept.fit(read(space, drawn[:count]), scores[:count], learned=0)
+        kept.believe(rest)
+    assert found == [20, 30, 40]
+    kept.fit(read(space, drawn[:44]), scores[:44], learned=0, running=read(space, drawn[44:46]))
+    fresh = Surrogate(space, learner=None, renewed_every=10)
+    fresh.fit(read(space, drawn[:44]), scores[:44], learned=0, running=read(space, drawn[44:46]))
+    for one, other in zip(kept.believe(rest), fresh.believe(rest), strict=True):
+        assert one == pytest.approx(other, abs=1e-4)

@@ -11,7 +11,9 @@ import torch
 
 from predictors.cost import DeviceProfile, Measurement, measure_call, measure_calls, measure_network, measure_networks
 from predictors.cost.measure import NetworkTimer, prepare, running
+from predictors.cost.units import unit_graph, units_of
 from search_spaces import Graph, GraphBuilder
+from search_spaces.gnn import CONNECTIONS, Gnn
 
 
 class Clock:
@@ -142,6 +144,35 @@ def test_inputs_of_whole_numbers_and_several_outputs() -> None:
     x = g.add("embedding", tokens, rows=2, features=3)
     graph = g.build(x, g.input)
     assert measure_network(graph, DeviceProfile.detect(), seconds=0.001).median_ms > 0
+
+
+def test_graph_networks_run_on_edges_between_their_nodes() -> None:
+    """Whole members, and each operator by itself, as latency models measure them."""
+    space = Gnn(input_shape=(9, 4), classes=3, edges=20, edge_features=2, depths=(2,), widths=(8,), groups=(2,))
+    members = [
+        space.graph(space.architecture({"connection": c, "conv.0": "gat", "conv.1": "gen"})) for c in CONNECTIONS
+    ]
+    units = {unit: unit_graph(unit) for graph in members for unit in units_of(graph)}
+    assert {"graph_conv", "graph_equilibrium"} <= {unit.operator.name for unit in units}
+    profile = DeviceProfile.detect()
+    with running(profile):
+        for call in prepare(members, profile):
+            assert call().shape == (1, 9, 3)  # type: ignore[attr-defined]
+        for unit, call in zip(units, prepare(list(units.values()), profile), strict=True):
+            assert tuple(call().shape) == (1, *unit.shape)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_onnxruntime_runs_graph_networks() -> None:
+    pytest.importorskip("onnxruntime")
+    profile = DeviceProfile.detect(runtime="onnxruntime")
+    space = Gnn(input_shape=(9, 4), classes=3, edges=20, depths=(2,), widths=(8,), groups=(2,))
+    member = space.architecture({"connection": "reversible", "conv.0": "gat", "conv.1": "gen"})
+    with running(profile):
+        (call,) = prepare([space.graph(member)], profile)
+        (logits,) = call()  # type: ignore[misc]
+    assert logits.shape == (1, 9, 3)
+    assert np.isfinite(logits).all()
 
 
 def test_kept_graphs_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:

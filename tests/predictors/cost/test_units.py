@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from predictors.cost.features import kind, primitives, sizes, stratum, terms
-from predictors.cost.units import measurable, runs, unit_graph, units, units_of
+from predictors.cost.units import itself, measurable, runs, unit_graph, units, units_of
 from search_spaces import Graph, GraphBuilder, Network, Signature, make_space
 from tests.predictors.cost.synthetic import READY
 
 
 def executed(graph: Graph) -> Counter[Signature]:
-    return Counter(n.signature for n in graph.simplify().nodes if runs(n.signature))
+    return Counter(itself(n.signature) for n in graph.simplify().nodes if runs(n.signature))
 
 
 @pytest.mark.parametrize("name", READY)
@@ -85,6 +85,14 @@ def test_features_count_every_primitive_once() -> None:
     assert sizes(block)["kernel"] == 5
     assert sizes(block)["stride"] == 2
     assert "conv2d/depthwise:5:2" in stratum(block)
+
+
+def test_what_is_called_again_is_the_unit_that_is_called_first() -> None:
+    """Layers of a tied stack."""
+    space = make_space("gnn", {"input_shape": (9, 4), "edges": 20, "depths": (5,), "widths": (8,), "groups": (2,)})
+    counts = units_of(space.graph(space.architecture({"connection": "tied"})))
+    assert {unit.operator.name: times for unit, times in counts.items()}["graph_conv"] == 10
+    assert not any(unit.operator.name == "again" for unit in counts)
 
 
 def test_units_that_take_whole_numbers_are_run_on_such() -> None:
