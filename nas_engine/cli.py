@@ -307,6 +307,28 @@ def scale(
     _print(report, json, pages_scale.scaled)
 
 
+@_verb("train-gnn")
+def train_gnn(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file.")],
+    set_: Overrides = None,
+    json: AsJson = False,
+) -> None:
+    """Train one deep graph network, or go on with it.
+
+    Ctrl-C once stops it cleanly, twice at once; either way the same command goes on.
+    """
+    from . import pages_gnn
+    from .gnn import load_request
+    from .gnn import train_gnn as run
+    from .interrupt import Interrupt
+    from .progress import Reporter
+
+    request = load_request(config, set_ or ())
+    with Reporter() as reporter, Interrupt() as stop:
+        found = run(request, progress=reporter, stop=stop, command=f"nas-engine train-gnn {_again(config, set_)}")
+    _print(found, json, pages_gnn.trained)
+
+
 @_verb()
 def predict(
     architecture: Annotated[str, typer.Argument(metavar="ARCH.json", help="File of architectures, or a code.")],

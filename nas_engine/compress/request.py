@@ -16,7 +16,7 @@ from ..config.base import Section
 from ..config.reading import validated
 from ..config.sections import Device
 from ..export import FORMATS
-from ..quality import ACCURACY
+from ..quality import data_kind
 from .targets import Target
 
 T = TypeVar("T")
@@ -85,8 +85,9 @@ class Request(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Request:
-        if self.data.quality is not ACCURACY:
-            raise ValueError(f"networks of images are compressed, but {self.data.source!r} is a text")
+        kind = data_kind(self.data.source)
+        if kind != "images":
+            raise ValueError(f"networks of images are compressed, but {self.data.source!r} is a {kind}")
         if self.distill and not self.finetune and self.schedule.name == "one_shot":
             raise ValueError("distill needs epochs to learn in: give --finetune 1 or more")
         if self.allocation == "blocks" and self.schedule.name != "one_shot":

@@ -31,11 +31,13 @@ class Workplace:
     Args:
         path: the directory; made when it is held.
         command: what the user gave, for messages.
+        elsewhere: how another directory is chosen, for messages.
     """
 
-    def __init__(self, path: Path, command: str = "") -> None:
+    def __init__(self, path: Path, command: str = "", elsewhere: str = "give another --out") -> None:
         self.path = path
         self.command = command
+        self.elsewhere = elsewhere
 
     def file(self, name: str) -> Path:
         return self.path / name
@@ -62,10 +64,10 @@ class Workplace:
             lock.acquire(timeout=1)
         except Timeout:
             raise RunError(
-                f"{str(self.path)!r} is in use by another process; wait for it, or give another --out"
+                f"{str(self.path)!r} is in use by another process; wait for it, or {self.elsewhere}"
             ) from None
         except OSError as e:
-            raise RunError(f"cannot write to {str(self.path)!r}: {e.strerror}; give another --out") from e
+            raise RunError(f"cannot write to {str(self.path)!r}: {e.strerror}; {self.elsewhere}") from e
         started = time.perf_counter()
         try:
             self._check(request)
@@ -84,11 +86,11 @@ class Workplace:
         if self.path.is_dir() and not self.file(REQUEST).exists():
             others = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
             if others:
-                raise RunError(f"{str(self.path)!r} holds other things ({', '.join(others[:3])}); give another --out")
+                raise RunError(f"{str(self.path)!r} holds other things ({', '.join(others[:3])}); {self.elsewhere}")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as e:
-            raise RunError(f"cannot make {str(self.path)!r}: {e.strerror}; give another --out") from e
+            raise RunError(f"cannot make {str(self.path)!r}: {e.strerror}; {self.elsewhere}") from e
 
     def _check(self, request: Mapping[str, Any]) -> None:
         path = self.file(REQUEST)
@@ -98,7 +100,7 @@ class Workplace:
         changed = differences(read_json(path), dict(request))
         if changed:
             raise RunError(
-                f"{str(self.path)!r} was begun with {'; '.join(changed[:4])}. Set these back, give another --out, or "
+                f"{str(self.path)!r} was begun with {'; '.join(changed[:4])}. Set these back, {self.elsewhere}, or "
                 f"remove {shlex.quote(str(self.path))} to begin anew"
             )
 
