@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search_spaces import SearchSpace, make_space
+from search_spaces import SearchSpace
 from search_spaces.errors import ConfigError
 
 from .config import Config
@@ -18,6 +18,7 @@ from .files import Progress
 from .interrupt import never
 from .progress import silent
 from .run import RunDirectory
+from .shapes import shapes_of, space_for
 
 if TYPE_CHECKING:
     from predictors.cost import CostModel
@@ -51,8 +52,7 @@ class Context:
 
     @cached_property
     def space(self) -> SearchSpace:
-        shape = {"input_shape": self.data.input_shape, "classes": len(self.data.classes)}
-        return make_space(self.config.space.name, {**shape, **self.config.space.parameters})
+        return space_for(self.config, shapes_of(self.data))
 
     @property
     def resolved(self) -> Config:

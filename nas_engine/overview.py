@@ -186,9 +186,9 @@ def _samplers() -> Iterator[Row]:
 
 
 def _data() -> Iterator[Row]:
-    from .data import SOURCES, TEXT_SOURCES, dataset_names
+    from .data import GRAPH_SOURCES, SOURCES, TEXT_SOURCES, dataset_names
 
-    yield from _documented([*SOURCES.items(), *TEXT_SOURCES.items()])
+    yield from _documented([*SOURCES.items(), *TEXT_SOURCES.items(), *GRAPH_SOURCES.items()])
     for name in dataset_names():
         if name not in SOURCES:
             yield {"name": name, "about": "torchvision"}

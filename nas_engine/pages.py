@@ -43,7 +43,7 @@ def _slowness(members: Sequence[Row]) -> Iterator[Any]:
     """What makes members slower than their arithmetic, sentence by sentence."""
     if not members:
         return
-    yield "why members are not faster (guidelines of ShuffleNet V2; bytes are those moved for one image)"
+    yield "why members are not faster (guidelines of ShuffleNet V2; bytes are those moved for one input)"
     for member in members:
         told = [f"{figure(name, member['costs'].get(name))} {what}".rstrip() for name, what in _TOLD.items()]
         yield f"  {member['which']} member {member['code']}: {', '.join(told)}"
@@ -73,7 +73,7 @@ def search(outcome: Row) -> Iterator[Any]:
         rows,
         (*_FRONT, "chosen"),
         quality=quality,
-        accuracy="validation" if quality is ACCURACY else f"validation {quality.name}",
+        accuracy="validation" if quality.name == ACCURACY.name else f"validation {quality.name}",
     )
     front = f"the front of measured {quality.name} and cost"
     yield f"{len(networks)} of {outcome['trained']} trained networks are on {front}"

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from .quality import ACCURACY, Quality
+from .shapes import OF_DATA
 from .show import MISSING, TITLES, count, figure, is_number, table, whole
 
 Row = Mapping[str, Any]
@@ -46,7 +47,7 @@ def _origin(about: Row) -> Iterator[str]:
         yield "origin  not told: the file was not written by nas-engine"
         return
     space, model = about["space"], about["model"]
-    given = {k: v for k, v in space["parameters"].items() if k not in ("input_shape", "classes")}
+    given = {k: v for k, v in space["parameters"].items() if k not in OF_DATA}
     told = "".join(f", {name} {value}" for name, value in given.items())
     shape = " x ".join(map(str, space["input_shape"]))
     yield f"space   {space['name']}, input {shape}, {space['classes']} classes{told}"

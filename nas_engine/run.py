@@ -19,12 +19,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search_spaces import Architecture, SearchSpace, make_space
+from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import EngineError, RunError, did_you_mean
 
 from .config import Config, load_config, make_config
 from .files import Progress, read_json, write_json, write_text
 from .remote import LEASE, Mirror, mirror_of, uri_of, working_copy
+from .shapes import space_for
 from .store import Store, is_uri, join, split
 
 if TYPE_CHECKING:
@@ -329,8 +330,7 @@ class Run:
     @cached_property
     def space(self) -> SearchSpace:
         device = read_json(self.path / "device" / "done.json")
-        shape = {"input_shape": tuple(device["input_shape"]), "classes": device["classes"]}
-        return make_space(self.config.space.name, {**shape, **self.config.space.parameters})
+        return space_for(self.config, {**device, "input_shape": tuple(device["input_shape"])})
 
     @cached_property
     def table(self) -> LookupTable:

@@ -27,6 +27,7 @@ TITLES = {
     "adds": "additions",
     "activation_bytes": "activations",
     "bytes_moved": "bytes moved",
+    "train_memory_bytes": "training memory",
     "latency_ms": "latency",
     "latency_spread_ms": "latency +/-",
     "latency_ms_predicted": "latency predicted",
@@ -131,7 +132,7 @@ def figure(name: str, value: Any, quality: Quality = ACCURACY) -> str:
     if isinstance(value, str | bool):
         return str(value)
     if "accuracy" in name:
-        deviation = name.endswith("_std") and quality is not ACCURACY  # has no counterpart in what is shown
+        deviation = name.endswith("_std") and quality.falling  # has no counterpart in what is shown
         return significant(float(value)) if deviation else quality.words(float(value))
     if "_ms" in name:
         return milliseconds(float(value))

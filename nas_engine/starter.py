@@ -21,9 +21,9 @@ from search_spaces.spaces import import_file
 from .config import name_from, parse_config
 from .data.load import resolve
 from .files import write_text
+from .shapes import OF_DATA
 
 _TEMPLATE = Path(__file__).parent / "templates" / "search.yaml"
-_SHAPE = ("input_shape", "classes")  # filled in from the data
 
 
 def write_starter(path: Path, data: str = "digits", space: str = "nasbench201", *, force: bool = False) -> None:
@@ -54,7 +54,7 @@ def _parameters(space: str) -> str:
         path, _, space = space.rpartition(":")
         import_file(Path(path))
     signature = inspect.signature(spaces[space])
-    own = [p for p in signature.parameters.values() if p.name not in _SHAPE and p.default is not p.empty]
+    own = [p for p in signature.parameters.values() if p.name not in OF_DATA and p.default is not p.empty]
     return "".join(f"  # {p.name}: {json.dumps(p.default, default=str)}\n" for p in own)
 
 

@@ -5,7 +5,7 @@ runs it. `exporters` lists them; a new form is one more class with `@register_ex
 """
 
 from . import model_py, onnx, torch_export  # noqa: F401
-from .base import Exporter, exporters, register_exporter
+from .base import Exporter, exporters, refused, register_exporter
 from .bundle import FORMATS, TOLERANCE, BundleReport, export_bundle, load_bundle
 from .card import Card
 
@@ -18,5 +18,6 @@ __all__ = [
     "export_bundle",
     "exporters",
     "load_bundle",
+    "refused",
     "register_exporter",
 ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from search_spaces import Graph, Network
 
     from .card import Card
+    from .inputs import Given
 
 
 class Exporter(ABC):
@@ -27,38 +28,40 @@ class Exporter(ABC):
     Class attributes:
         name: registered name, as `export.formats` lists it.
         file: what it writes inside the bundle.
-        reader: at most three lines that load it inside the bundle's directory and run it on `images`, for the card,
-            which calls them `tokens` where whole numbers are taken.
     """
 
     name: ClassVar[str] = ""
     file: ClassVar[str] = ""
-    reader: ClassVar[str] = ""
 
     @abstractmethod
-    def write(self, network: Network, samples: Tensor, card: Card, directory: Path) -> None:
+    def write(self, network: Network, samples: Given, card: Card, directory: Path) -> None:
         """Write `file` into the directory.
 
         The network is on the CPU and in evaluation mode; `weights.safetensors` and `architecture.json` are there
-        already; `samples` are `(N, C, H, W)`, N >= 2, float32, or whatever the network takes.
+        already; `samples` is what the network is called with: two or more images `(N, C, H, W)`, or a graph.
         """
 
     @abstractmethod
-    def run(self, directory: Path, batches: Sequence[Tensor]) -> list[Tensor]:
-        """Load the form as a stranger would, once, and give its output for each batch of images `(N, C, H, W)`."""
+    def run(self, directory: Path, batches: Sequence[Given]) -> list[Tensor]:
+        """Load the form as a stranger would, once, and give its output for each of what it is called with."""
 
+    @classmethod
+    def refuses(cls, graph: Graph) -> str:
+        """Why this form cannot hold a network, in a few words; empty where it can."""
+        return ""
 
-def input_dtype(graph: Graph) -> str:
-    """torch's name of the type of numbers that a bundle takes: the graph's whole numbers, or float32."""
-    dtype = str(graph.inputs[0].attributes["dtype"])
-    return dtype if "int" in dtype else "float32"
-
-
-def input_name(graph: Graph) -> str:
-    """What the input of a bundle is called: `images`, or `tokens` where it takes whole numbers."""
-    return "images" if input_dtype(graph) == "float32" else "tokens"
+    @classmethod
+    def reader(cls, names: Sequence[str]) -> str:
+        """At most three lines that load it inside the bundle's directory and run it on variables of these names."""
+        return ""
 
 
 exporters: Registry[type[Exporter]] = Registry("export format", ExportError)
 register_exporter = exporters.named
 """Class decorator: files an `Exporter` under `name`."""
+
+
+def refused(formats: Sequence[str], graph: Graph) -> dict[str, str]:
+    """Those of some forms that cannot hold a network of this graph, each with the reason."""
+    reasons = {name: exporters[name].refuses(graph) for name in formats}
+    return {name: reason for name, reason in reasons.items() if reason}

@@ -24,14 +24,16 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.errors import ExportError, GraphError
 from search_spaces.graph import Graph
 
-from .base import Exporter, exporters, input_dtype, input_name
+from .base import Exporter, exporters, refused
 from .card import Card, card_text
+from .inputs import Port
 from .original import Original, make_original
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from search_spaces import Architecture, Network
+    from search_spaces.inputs import GraphInput
 
 TOLERANCE = 1e-4
 """Largest allowed difference of a logit, as a share of the largest logit (or of 1, where that is smaller)."""
@@ -48,7 +50,7 @@ class BundleReport:
         path: the directory.
         differences: largest absolute difference of an output number, by form.
         relative: the same as a share of the network's largest output number.
-        images: number of images that the forms were compared on.
+        images: number of images that the forms were compared on; nodes, where they take graphs.
         kept: the bundle was there already and was left as it is.
     """
 
@@ -63,7 +65,7 @@ def export_bundle(
     network: Network,
     directory: Path,
     *,
-    samples: Tensor,
+    samples: Tensor | GraphInput,
     card: Card,
     architecture: Architecture | None = None,
     formats: Sequence[str] = FORMATS,
@@ -74,7 +76,8 @@ def export_bundle(
 
     Args:
         samples: `(N, C, H, W)` real images as the network expects them, N >= 2; every form is run on all of them
-            as one batch and on the first alone.
+            as one batch and on the first alone. Or a real graph, and every form is run on it and on one of half its
+            nodes and edges.
         formats: names of `exporters`.
 
     Raises:
@@ -82,13 +85,15 @@ def export_bundle(
             directory that holds something else.
     """
     chosen = {name: exporters[name]() for name in formats}
+    for name, reason in refused(formats, network.graph).items():
+        raise ExportError(f"form {name!r} cannot hold this network: {reason}; leave it out of the formats")
     original = make_original(network, samples)
     key = _key(original, architecture, card)
     kept = _complete(directory, key, formats)
     partial = directory.with_name(f".{directory.name}.partial")
     try:
         if kept is not None:
-            _write_card(directory, original.network.graph, card, _read(directory / VERIFICATION))
+            _write_card(directory, original, card, _read(directory / VERIFICATION))
             return kept
         _refuse_foreign(directory)
         shutil.rmtree(partial, ignore_errors=True)
@@ -143,14 +148,17 @@ def _write(
     network = original.network
     state = {k: v.detach().clone().contiguous() for k, v in network.state_dict().items()}
     (directory / WEIGHTS).write_bytes(save(state, {"format": "pt"}))
-    (directory / ARCHITECTURE).write_text(_described(network.graph, architecture, card), encoding="utf-8")
+    (directory / ARCHITECTURE).write_text(_described(original, architecture, card), encoding="utf-8")
     rebuilt = _rebuilt(original, directory)
     gaps = {name: _verify(exporter, original, directory, card) for name, exporter in chosen.items()}
     verification = {
         "key": key,
         "weights_sha256": _sha256((directory / WEIGHTS).read_bytes()),
-        "images": len(original.batches[0]),
-        "batch_sizes": [len(b) for b in original.batches],
+        "images": _cases(original.batches[0]),
+        "shapes": [
+            {port.name: list(t.shape) for port, t in zip(original.ports, batch, strict=True)}
+            for batch in original.batches
+        ],
         "tolerance": TOLERANCE,
         "largest_output": original.scale,
         "differences": gaps,
@@ -162,7 +170,7 @@ def _write(
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "onnx", "onnxruntime", "safetensors")},
     }
-    _write_card(directory, network.graph, card, verification)
+    _write_card(directory, original, card, verification)
     (directory / VERIFICATION).write_text(json.dumps(verification, indent=1) + "\n", encoding="utf-8")
     for path in directory.iterdir():
         with path.open("rb+") as file:
@@ -215,20 +223,20 @@ def _rebuilt(original: Original, directory: Path) -> float | None:
             return None
         raise
     with torch.inference_mode():
-        return _gap("the network rebuilt from JSON", [network(b) for b in original.batches], original)
+        return _gap("the network rebuilt from JSON", [network(*b) for b in original.batches], original)
 
 
-def _described(graph: Graph, architecture: Architecture | None, card: Card) -> str:
+def _cases(batch: Sequence[Tensor]) -> int:
+    """Images, or the nodes of a graph, which are what is classified."""
+    return len(batch[0]) if len(batch) == 1 else batch[0].shape[1]
+
+
+def _described(original: Original, architecture: Architecture | None, card: Card) -> str:
+    graph = original.network.graph
     described: dict[str, Any] = {
         "id": architecture.id if architecture is not None else graph.id,
         "architecture": json.loads(architecture.to_json()) if architecture is not None else None,
-        "input": {
-            "name": input_name(graph),
-            "dtype": input_dtype(graph),
-            "shape": list(graph.inputs[0].shape),
-            "mean": list(card.mean),
-            "std": list(card.std),
-        },
+        "inputs": [_port(port) for port in original.ports],
         "output": {"name": "logits", "shape": list(graph[graph.outputs[0]].shape)},
         "classes": [str(c) for c in card.classes],
         "mean": list(card.mean),
@@ -238,11 +246,16 @@ def _described(graph: Graph, architecture: Architecture | None, card: Card) -> s
     return json.dumps(described, indent=1) + "\n"
 
 
-def _write_card(directory: Path, graph: Graph, card: Card, verification: Mapping[str, Any]) -> None:
+def _port(port: Port) -> dict[str, Any]:
+    free = {str(axis): name for axis, name in port.free.items()}  # of (batch, *shape)
+    return {"name": port.name, "dtype": port.dtype, "shape": list(port.shape), "free": free}
+
+
+def _write_card(directory: Path, original: Original, card: Card, verification: Mapping[str, Any]) -> None:
     """Write `card.md` unless it reads the same already; figures on it may be newer than the bundle."""
     path = directory / CARD
     forms = {name: exporters[name] for name in verification["differences"]}
-    text = card_text(card, graph, forms, verification)
+    text = card_text(card, original.network.graph, original.ports, forms, verification)
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return
     temporary = directory / f".{CARD}.tmp"

@@ -13,6 +13,7 @@ from ..quality import ACCURACY, Quality
 
 if TYPE_CHECKING:
     from .base import Exporter
+    from .inputs import Port
 
 _COUNTED = (
     ("params", "parameters", ""),
@@ -62,29 +63,49 @@ class Card:
     limits: Sequence[str] = ()
 
 
-def card_text(card: Card, graph: Graph, forms: Mapping[str, type[Exporter]], verification: Mapping[str, Any]) -> str:
+def card_text(
+    card: Card,
+    graph: Graph,
+    taken: Sequence[Port],
+    forms: Mapping[str, type[Exporter]],
+    verification: Mapping[str, Any],
+) -> str:
     """The Markdown of the card; `verification` is what `verification.json` holds."""
-    from .base import input_dtype, input_name
+    from .inputs import is_of_graphs
     from .source import template
 
-    m, given = card.metrics, input_name(graph)
+    m, names = card.metrics, [port.name for port in taken]
     text = template("card.md.j2").render(
         card=card,
         classes=_listed(card.classes),
-        shape=graph.inputs[0].shape,
+        inputs=[(port.name, port.dtype, ", ".join(port.words)) for port in taken],
+        of_graphs=is_of_graphs(graph),
+        compared=_compared(card, taken, verification),
         validation=_judged(card, m.get("accuracy"), card.validation_images),
         test=_judged(card, m.get("test_accuracy"), card.test_images),
         predicted=_predicted(card, m),
         costs=[*_counted(m, graph), *_latency(m)],
         uncounted=sorted({n.operator for n in graph.uncounted}),
         device=", ".join(f"{_words(k)} {_cell(v)}" for k, v in card.device.items() if v not in ("", None, False)),
-        given=given,
-        dtype=input_dtype(graph),
-        forms=[(name, form.file, form.reader.replace("images", given)) for name, form in forms.items()],
+        names=names,
+        cases="graphs" if len(taken) > 1 else names[0],
+        forms=[(name, form.file, form.reader(names)) for name, form in forms.items()],
         verification=verification,
         numbers=lambda values: ", ".join(f"{v:.4g}" for v in values),
     )
     return text.rstrip() + "\n"
+
+
+def _compared(card: Card, taken: Sequence[Port], verification: Mapping[str, Any]) -> str:
+    """What the forms were run on."""
+    real = "random" if card.fresh else "real"
+    if len(taken) == 1:
+        return f"{verification['images']} {real} {taken[0].name}, as one batch and the first alone"
+    whole, part = (
+        " and ".join(f"{shapes[port.name][axis]:,} {size}" for port in taken[:2] for axis, size in port.free.items())
+        for shapes in verification["shapes"]
+    )
+    return f"the {real} graph of {whole}, and on one of {part} made from it"
 
 
 def _listed(classes: Sequence[str]) -> list[str]:
@@ -95,12 +116,12 @@ def _listed(classes: Sequence[str]) -> list[str]:
 
 
 def _judged(card: Card, accuracy: float | None, cases: int) -> str:
-    if card.quality is ACCURACY or accuracy is None:
-        return accuracy_words(accuracy, cases)
+    if card.quality.counted or accuracy is None:
+        return accuracy_words(accuracy, cases, card.quality.cases)
     return card.quality.told(accuracy) + (f" over {cases:,} {card.quality.cases}" if cases else "")
 
 
-def accuracy_words(accuracy: float | None, images: int) -> str:
+def accuracy_words(accuracy: float | None, count: int, cases: str = "images") -> str:
     """An accuracy with its 95 % interval (Wilson 1927), which says how far chance alone may have moved it.
 
     >>> accuracy_words(0.9, 100)
@@ -108,19 +129,19 @@ def accuracy_words(accuracy: float | None, images: int) -> str:
     """
     if accuracy is None:
         return "not measured"
-    if not images:
-        return f"{100 * accuracy:.2f} % (the number of images is not known)"
+    if not count:
+        return f"{100 * accuracy:.2f} % (the number of {cases} is not known)"
     z = 1.96
-    centre = (accuracy + z * z / (2 * images)) / (1 + z * z / images)
-    half = z / (1 + z * z / images) * math.sqrt(accuracy * (1 - accuracy) / images + z * z / (4 * images * images))
+    centre = (accuracy + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(accuracy * (1 - accuracy) / count + z * z / (4 * count * count))
     low, high = 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
-    return f"{100 * accuracy:.2f} % of {images:,} images (95 % interval {low:.1f} % to {high:.1f} %)"
+    return f"{100 * accuracy:.2f} % of {count:,} {cases} (95 % interval {low:.1f} % to {high:.1f} %)"
 
 
 def _predicted(card: Card, m: Mapping[str, Any]) -> str:
     if m.get("accuracy_predicted") is None:
         return ""
-    if card.quality is not ACCURACY:
+    if not card.quality.counted:
         return card.quality.told(m["accuracy_predicted"])
     spread = m.get("accuracy_predicted_std")
     return f"{100 * m['accuracy_predicted']:.2f} %" + (f" (standard deviation {100 * spread:.2f} %)" if spread else "")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from search_spaces import Network
 
     from .card import Card
+    from .inputs import Given
 
 _STRANGER = Path(__file__).with_name("stranger.py")
 _PATIENCE = 600  # seconds; a busy machine takes half a minute to import torch
@@ -26,21 +27,20 @@ _PATIENCE = 600  # seconds; a busy machine takes half a minute to import torch
 
 @register_exporter("model.py")
 class ModelPy(Exporter):
-    """PyTorch source that needs torch alone."""
+    """PyTorch source that needs torch alone, and for graphs PyTorch Geometric."""
 
     file = "model.py"
-    reader = "from model import load\nnetwork = load()\nlogits = network(images)"
 
-    def write(self, network: Network, samples: Tensor, card: Card, directory: Path) -> None:
+    def write(self, network: Network, samples: Given, card: Card, directory: Path) -> None:
         from .source import model_source  # imports torch
 
         (directory / self.file).write_text(model_source(network.graph, card), encoding="utf-8")
 
-    def run(self, directory: Path, batches: Sequence[Tensor]) -> list[Tensor]:
+    def run(self, directory: Path, batches: Sequence[Given]) -> list[Tensor]:
         import torch
 
         with tempfile.TemporaryDirectory() as folder:
-            given, got = Path(folder) / "images.pt", Path(folder) / "logits.pt"
+            given, got = Path(folder) / "inputs.pt", Path(folder) / "logits.pt"
             torch.save(list(batches), given)
             paths = [str(path.resolve()) for path in (_STRANGER, directory, given, got)]
             ended = subprocess.run(
@@ -56,3 +56,7 @@ class ModelPy(Exporter):
                 raise ExportError(f"form 'model.py' does not run by itself: {lines[-1]}")
             logits: list[Tensor] = torch.load(got, weights_only=True)
             return logits
+
+    @classmethod
+    def reader(cls, names: Sequence[str]) -> str:
+        return f"from model import load\nnetwork = load()\nlogits = network({', '.join(names)})"

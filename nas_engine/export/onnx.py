@@ -1,4 +1,4 @@
-"""`model.onnx`: one file, dynamic batch, input `images` (or `tokens`), output `logits`."""
+"""`model.onnx`: one file, a dynamic batch or graphs of any size, inputs by their names, output `logits`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import ExportError
 
-from .base import Exporter, input_name, register_exporter
-from .torch_export import export_program
+from .base import Exporter, register_exporter
+from .inputs import ports
+from .torch_export import export_program, unfollowed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from search_spaces import Network
+    from search_spaces import Graph, Network
 
     from .card import Card
+    from .inputs import Given
 
 
 @register_exporter("onnx")
@@ -24,21 +26,18 @@ class Onnx(Exporter):
     """ONNX, checked by onnx and run by onnxruntime."""
 
     file = "model.onnx"
-    reader = (
-        'import onnxruntime\nsession = onnxruntime.InferenceSession("model.onnx")\n'
-        '(logits,) = session.run(None, {"images": images.numpy()})'
-    )
 
-    def write(self, network: Network, samples: Tensor, card: Card, directory: Path) -> None:
+    def write(self, network: Network, samples: Given, card: Card, directory: Path) -> None:
         import onnx
         import torch
 
+        taken = ports(network.graph)
         program = torch.onnx.export(
             export_program(network, samples),
             dynamo=True,
-            input_names=[input_name(network.graph)],
+            input_names=[port.name for port in taken],
             output_names=["logits"],
-            dynamic_shapes={"tensors": ({0: "batch"},)},
+            dynamic_shapes={"tensors": tuple(dict(port.free) for port in taken)},
             verbose=False,
         )
         if program is None:
@@ -48,15 +47,28 @@ class Onnx(Exporter):
         onnx.checker.check_model(model, full_check=True)
         (directory / self.file).write_bytes(model.SerializeToString())
 
-    def run(self, directory: Path, batches: Sequence[Tensor]) -> list[Tensor]:
+    def run(self, directory: Path, batches: Sequence[Given]) -> list[Tensor]:
         import onnxruntime
         import torch
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(directory / self.file, options, providers=["CPUExecutionProvider"])
-        (given,) = session.get_inputs()
-        return [torch.from_numpy(session.run(None, {given.name: batch.numpy()})[0]) for batch in batches]
+        names = [given.name for given in session.get_inputs()]
+        fed = ({name: t.numpy() for name, t in zip(names, batch, strict=True)} for batch in batches)
+        return [torch.from_numpy(session.run(None, feed)[0]) for feed in fed]
+
+    @classmethod
+    def refuses(cls, graph: Graph) -> str:
+        return unfollowed(graph)
+
+    @classmethod
+    def reader(cls, names: Sequence[str]) -> str:
+        feed = ", ".join(f'"{name}": {name}.numpy()' for name in names)
+        return (
+            'import onnxruntime\nsession = onnxruntime.InferenceSession("model.onnx")\n'
+            f"(logits,) = session.run(None, {{{feed}}})"
+        )
 
 
 def _strip(graph: Any) -> None:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from search_spaces.errors import ExportError, GraphError
 
-from .base import input_dtype, input_name
+from .inputs import ports, trials
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from search_spaces import Network
+    from search_spaces.inputs import GraphInput
+
+    from .inputs import Given, Port
 
 
 @dataclass(frozen=True)
@@ -22,48 +25,39 @@ class Original:
 
     Attributes:
         network: a copy on the CPU, in evaluation mode, float32, without parametrisations.
-        batches: the images as one batch, and the first alone.
+        ports: its inputs.
+        batches: what forms are run on: images as one batch, and the first alone; or a graph, and a smaller one.
         outputs: what the network that came gives for them.
         scale: largest absolute number of the outputs.
     """
 
     network: Network
-    batches: tuple[Tensor, Tensor]
+    ports: tuple[Port, ...]
+    batches: tuple[Given, Given]
     outputs: tuple[Tensor, Tensor]
     scale: float
 
 
-def make_original(network: Network, samples: Tensor) -> Original:
+def make_original(network: Network, samples: Tensor | GraphInput) -> Original:
     """Copy the network and run it; it keeps its device and its mode.
 
     Raises:
-        ExportError: samples of another shape, or too few; a network with several inputs or outputs, or whose
-            outputs are not finite numbers.
+        ExportError: samples of another shape, or too few; a network with inputs that are not those of a graph, with
+            several outputs, or whose outputs are not finite numbers.
     """
     import torch
 
-    _check(network, samples)
-    samples = samples.detach().to("cpu", getattr(torch, input_dtype(network.graph))).contiguous()
-    batches = samples, samples[:1].clone()
+    if len(network.graph.outputs) != 1:
+        raise ExportError(f"a bundle has one output; this network has {len(network.graph.outputs)}")
+    taken = ports(network.graph)
+    batches = trials(samples, taken)
     moved = copy.deepcopy(network).to("cpu", torch.float32).eval()
     with torch.inference_mode():
-        whole, first = (moved(batch) for batch in batches)
-    if not all(bool(torch.isfinite(o).all()) for o in (whole, first)):
+        whole, part = (moved(*batch) for batch in batches)
+    if not all(bool(torch.isfinite(o).all()) for o in (whole, part)):
         raise ExportError("the network's own outputs hold numbers that are not finite; nothing is exported")
-    scale = max(float(o.abs().max()) for o in (whole, first))
-    return Original(_plain(moved), batches, (whole, first), scale)
-
-
-def _check(network: Network, samples: Tensor) -> None:
-    inputs, outputs = network.graph.inputs, network.graph.outputs
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ExportError(f"a bundle is of one input and one output; this network has {len(inputs)} and {len(outputs)}")
-    if tuple(samples.shape[1:]) != inputs[0].shape or len(samples) < 2:
-        wanted = f"{input_name(network.graph)} (N, {', '.join(map(str, inputs[0].shape))})"
-        raise ExportError(
-            f"samples of shape {tuple(samples.shape)}; two or more {wanted} are needed, "
-            "so that the batch size is seen to vary"
-        )
+    scale = max(float(o.abs().max()) for o in (whole, part))
+    return Original(_plain(moved), taken, batches, (whole, part), scale)
 
 
 def _plain(network: Network) -> Network:

@@ -1,25 +1,33 @@
-"""Runs a bundle's `model.py` as someone would who has torch and nothing of this project; a script, never imported.
+"""Runs a bundle's `model.py` as someone would who has torch, for graphs PyTorch Geometric too, and nothing of this
+project; a script, never imported.
 
-    python -I stranger.py BUNDLE IMAGES LOGITS
+    python -I stranger.py BUNDLE INPUTS LOGITS
 
-IMAGES holds a list of tensors, LOGITS gets the list of outputs, both as torch.save writes them.
+INPUTS holds a list of tuples of tensors, what the network is called with; LOGITS gets the list of outputs. Both are as
+torch.save writes them.
 """
 
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 FORBIDDEN = frozenset({"nas_engine", "predictors", "search_spaces", "safetensors", "onnx", "onnxruntime"})
 
 
 class Blocker:
-    """Refuses imports of what a stranger does not have, wherever it is installed."""
+    """Refuses imports of what a stranger does not have, wherever it is installed; libraries may ask if it is."""
 
-    def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> None:
-        if name.partition(".")[0] in FORBIDDEN:
-            raise ImportError(f"model.py imports {name!r}, which a stranger does not have")
+    def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name.partition(".")[0] in FORBIDDEN else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        raise ImportError(f"model.py imports {spec.name!r}, which a stranger does not have")
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Never reached; Python asks for it."""
 
 
-def main(bundle: str, images: str, logits: str) -> None:
+def main(bundle: str, inputs: str, logits: str) -> None:
     sys.meta_path.insert(0, Blocker())  # type: ignore[arg-type]
     sys.path.insert(0, bundle)
     sys.dont_write_bytecode = True
@@ -28,7 +36,7 @@ def main(bundle: str, images: str, logits: str) -> None:
     model = __import__("model")
     network = model.load(f"{bundle}/weights.safetensors")
     with torch.inference_mode():
-        outputs = [network(batch) for batch in torch.load(images, weights_only=True)]
+        outputs = [network(*batch) for batch in torch.load(inputs, weights_only=True)]
     found = FORBIDDEN & {name.partition(".")[0] for name in sys.modules}
     if found:
         raise ImportError(f"model.py runs with {', '.join(sorted(found))}, which a stranger does not have")

@@ -7,7 +7,7 @@ the drawing follows its light and dark themes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from html import escape
 from typing import Any
@@ -30,10 +30,13 @@ FAMILIES = {
     "other": "other",
 }
 _FAMILY_OF = {
-    "convolution": ("conv2d", "conv_transpose2d", "functional_adder2d", "functional_shift_conv2d"),
+    "convolution": ("conv2d", "conv_transpose2d", "functional_adder2d", "functional_shift_conv2d", "graph_conv"),
     "linear": ("linear", "matmul"),
     "pooling": ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "resize", "mean"),
-    "activation": ("activation", "batch_norm", "layer_norm", "group_norm", "dropout"),
+    "activation": (
+        *("activation", "batch_norm", "layer_norm", "group_norm", "node_batch_norm"),
+        *("dropout", "dropout_mask", "masked"),
+    ),
     "arithmetic": ("identity", "zero", "add", "multiply", "concat", "flatten"),
     "input": ("input",),
 }
@@ -86,9 +89,10 @@ class Item:
         return min(_WIDEST, max(_NARROWEST, first + 2 * _PAD, second + 2 * _PAD)), height
 
 
-def has_cell(space: SearchSpace) -> bool:
-    """Whether the space repeats a searched cell, which is then drawn once, beside the network."""
-    return type(space).sketch is not SearchSpace.sketch
+def has_cell(space: SearchSpace, graphs: Sequence[Graph]) -> bool:
+    """Whether members repeat a searched cell, which is then drawn once, beside the network; a stack is one box."""
+    stacked = any(node.operator == "graph_stack" for graph in graphs for node in graph.nodes)
+    return type(space).sketch is not SearchSpace.sketch and not stacked
 
 
 def repeated(graph: Graph) -> str | None:
@@ -138,6 +142,12 @@ def _attribute(name: str, value: Any, default: bool, inputs: tuple[tuple[int, ..
     if name == "kernel_size":
         pair = value if isinstance(value, tuple) else (value, value)
         return TIMES.join(map(str, pair))
+    if name == "kinds":
+        return _layers(value)
+    if name == "connection":
+        return str(value)
+    if name == "tied":
+        return "tied" if value else ""
     if name in _IN_SHAPE or value is None or isinstance(value, bool) or _holds_text(value):
         return ""
     if name in ("activation", "kind"):
@@ -150,6 +160,16 @@ def _attribute(name: str, value: Any, default: bool, inputs: tuple[tuple[int, ..
         return "depthwise"
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return f"{'SE' if name == 'se_ratio' else name.replace('_', ' ')} {text}"
+
+
+def _layers(kinds: Sequence[str]) -> str:
+    """Kinds of a stack's layers: what they repeat, and how many layers there are.
+
+    >>> _layers(("gen", "gat") * 56)
+    'gen gat, 112 layers'
+    """
+    period = next(p for p in range(1, len(kinds) + 1) if all(k == kinds[i % p] for i, k in enumerate(kinds)))
+    return f"{' '.join(kinds[:period])}, {len(kinds)} layer{'s' if len(kinds) > 1 else ''}"
 
 
 def _holds_text(value: Any) -> bool:

@@ -64,7 +64,7 @@ def pareto(
     y = [quality.shown(n["accuracy"]) for n in (*networks, *baselines)]
     _add_front(figure, networks, cost, quality)
     bars = len(networks) <= _MANY
-    shares = bars and quality is ACCURACY  # whose chance errors follow from their number
+    shares = bars and quality.counted  # whose chance errors follow from their number
     told_broken = False
     for (state, met), group in _by_state(networks).items():
         look = STATES.get(state, _UNKNOWN)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from search_spaces.errors import DataError, RunError
 
-from ..config import COSTS, Bound, Config
+from ..config import METRICS, Bound, Config
 from ..files import read_json
 from ..quality import Quality
 from ..run import Run
@@ -219,7 +219,7 @@ def read_cloud(path: Path, count: int = CLOUD) -> Cloud:
     """A random sample of a table and its predicted fronts; the same sample each time."""
     import pyarrow.parquet as pq
 
-    names = [n for n in ("accuracy", *COSTS) if n in pq.read_schema(path).names]
+    names = [n for n in ("accuracy", *METRICS) if n in pq.read_schema(path).names]
     read = pq.read_table(path, columns=names)
     columns = {name: read[name].to_numpy().astype(np.float64) for name in names}
     rows = read.num_rows

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import COSTS
 from ..files import write_text
 from ..run import Run
 from . import beside, figures, sections
@@ -93,7 +92,7 @@ def _context(f: Findings) -> dict[str, Any]:
         "asks_baselines": bool(config.baselines),
         "costs": [{"key": c, "name": cost_name(c), "meaning": COST_MEANINGS[c]} for c in _costs(f)],
         "every": sections.every_network(f),
-        "cost_names": [cost_name(c) for c in COSTS],
+        "cost_names": [cost_name(c) for c in config.costs],
         "not_taken": sections.not_taken(f),
         "drawings": sections.drawings(f),
         "hypervolume_words": sections.hypervolume_words(f),
@@ -112,7 +111,7 @@ def _context(f: Findings) -> dict[str, Any]:
 
 def _costs(f: Findings) -> list[str]:
     """Costs to choose from in the Pareto figure; objectives first."""
-    return sorted(COSTS, key=lambda c: (c not in f.run.config.objectives, c != "latency_ms"))
+    return sorted(f.run.config.costs, key=lambda c: (c not in f.run.config.objectives, c != "latency_ms"))
 
 
 def _plots(f: Findings) -> dict[str, Any]:

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import EngineError
 
-from ..config import COSTS
 from ..profile import why_slow
-from ..quality import ACCURACY
 from ..show import MISSING, count, duration, figure, milliseconds, percent, whole
 from . import drawing
 from .findings import Findings
@@ -102,8 +100,8 @@ def asked(f: Findings) -> list[tuple[str, str]]:
 
 
 def _goal(f: Findings, metric: str, direction: str) -> str:
-    if metric == "accuracy" and f.quality is not ACCURACY:
-        return f"{f.quality.name} as low as possible"
+    if metric == "accuracy":
+        return f"{f.quality.name} as {'low' if f.quality.falling else 'high'} as possible"
     return f"{cost_name(metric).lower()} as {'high' if direction == 'max' else 'low'} as possible"
 
 
@@ -179,8 +177,8 @@ def test_note(f: Findings) -> Row | None:
         "images": f"{images:,}",
         "validation_images": f"{f.chosen['validation_images']:,}",
         "judged": len(f.networks),
-        "difference": f"{100 * 2 * 2**0.5 * error:.1f}" if f.quality is ACCURACY else None,
-        "flatters": "high" if f.quality is ACCURACY else "low",
+        "difference": f"{100 * 2 * 2**0.5 * error:.1f}" if f.quality.counted else None,
+        "flatters": "low" if f.quality.falling else "high",
     }
 
 
@@ -205,7 +203,7 @@ def every_network(f: Findings) -> list[Row]:
         {
             **{key: n[key] for key in ("trial", "id", "state", "epochs", "pareto", "chosen", "bounds_met")},
             "accuracy": f.quality.words(n["accuracy"]),
-            "costs": [figure(cost, n.get(cost)) for cost in COSTS],
+            "costs": [figure(cost, n.get(cost)) for cost in f.run.config.costs],
         }
         for n in rows
     ]
@@ -232,7 +230,7 @@ def drawings(f: Findings) -> Row:
         space = f.run.space
         members = [space.decode(n["code"]) for n in f.winners]
         graphs = [space.graph(a) for a in members]
-        shown = [space.sketch(a) for a in members] if drawing.has_cell(space) else graphs
+        shown = [space.sketch(a) for a in members] if drawing.has_cell(space, graphs) else graphs
         drawn = [_drawn(f, n, a, drawing.draw_graph(g)) for n, a, g in zip(f.winners, members, shown, strict=True)]
     except EngineError as e:
         return {**nothing, "problem": str(e)}

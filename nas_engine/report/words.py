@@ -20,6 +20,7 @@ COST_NAMES = {
     "shifts": "Shifts",
     "activation_bytes": "Peak activations",
     "bytes_moved": "Memory traffic",
+    "train_memory_bytes": "Training memory",
 }
 COST_MEANINGS = {
     "latency_ms": "time of one inference on the device",
@@ -29,8 +30,9 @@ COST_MEANINGS = {
     "shifts": "bit shifts of one input",
     "activation_bytes": "peak of live activations of one input, float32",
     "bytes_moved": "bytes read and written for one input, float32",
+    "train_memory_bytes": "peak of a training step with Adam, beyond the data, counted from the graph",
 }
-_AXIS_UNITS = {"latency_ms": "ms", "activation_bytes": "bytes", "bytes_moved": "bytes"}
+_AXIS_UNITS = {"latency_ms": "ms", "activation_bytes": "bytes", "bytes_moved": "bytes", "train_memory_bytes": "bytes"}
 
 
 def cost_name(cost: str) -> str:
@@ -57,12 +59,12 @@ def standard_error(share: float, count: int) -> float:
 
 
 def with_error(share: float | None, count: int, quality: Quality = ACCURACY) -> str:
-    """An accuracy with its binomial standard error; a perplexity alone, as its error does not follow from the count.
+    """An accuracy with its binomial standard error; other figures alone, as their errors do not follow from the count.
 
     >>> with_error(0.95, 400)
     '95.0 ± 1.1 %'
     """
-    if share is None or quality is not ACCURACY:
+    if share is None or not quality.counted:
         return quality.words(share)
     error = standard_error(share, count)
     places = 2 if error < 0.001 else 1

@@ -11,7 +11,7 @@ from search_spaces.errors import EngineError
 
 from ..context import Context, Summary
 from ..files import Record, write_json
-from ..quality import ACCURACY
+from ..quality import PERPLEXITY
 
 if TYPE_CHECKING:
     from predictors.cost.measure import Measurement
@@ -171,7 +171,8 @@ def _test(context: Context, rows: list[dict[str, Any]]) -> None:
         if row["chosen"]:
             network, _ = load_candidate(context.space, row["code"], context.trial_path(row["trial"]))
             device = context.config.device.name
-            size = _TEST_BATCH if context.data.quality is ACCURACY else 1  # of a text: exactly, all of it in one stream
+            text = context.data.quality is PERPLEXITY
+            size = 1 if text else _TEST_BATCH  # of a text: exactly, all of it in one stream
             judged = judge(network.to(device), context.data, context.data.test, batch_size=size, device=device)
             row["test_accuracy"] = judged.accuracy
 

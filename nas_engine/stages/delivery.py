@@ -39,11 +39,15 @@ def export_one(context: Context, trial: int, directory: Path | None) -> Path:
 
 
 def _bundle(context: Context, row: dict[str, Any], directory: Path) -> Any:
-    from ..export import Card, export_bundle
+    from ..export import Card, export_bundle, refused
     from ..train import load_candidate
 
     data = context.data
     network, epochs = load_candidate(context.space, row["code"], context.trial_path(row["trial"]))
+    formats = context.config.export.formats
+    left_out = {f: f"Form {f!r} is left out: {why}." for f, why in refused(formats, network.graph).items()}
+    for words in left_out.values():
+        context.note(f"network {row['id']}: {words}")
     card = Card(
         name=f"{context.config.name}-{row['id']}",
         data=data.description,
@@ -60,14 +64,15 @@ def _bundle(context: Context, row: dict[str, Any], directory: Path) -> Any:
         quality=data.quality,
         validation_images=len(data.validation),
         test_images=len(data.test),
+        limits=tuple(left_out.values()),
     )
     return export_bundle(
         network,
         directory,
         architecture=context.space.decode(row["code"]),
-        samples=data.samples(_SAMPLES).cpu(),
+        samples=data.samples(_SAMPLES).to("cpu"),
         card=card,
-        formats=context.config.export.formats,
+        formats=[name for name in formats if name not in left_out],
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ..context import Context, Summary
 from ..files import write_text
 from ..profile import SpaceProfile, draw, profile_space
+from ..shapes import shapes_of
 
 if TYPE_CHECKING:
     from predictors.cost import DeviceProfile, Roofline
@@ -36,8 +37,7 @@ def device(context: Context) -> Summary:
     summary = model.summary()
     text = f"{model.profile}; {profiled.sampled:,} members costed"
     return {
-        "input_shape": context.data.input_shape,
-        "classes": len(context.data.classes),
+        **shapes_of(context.data),
         "class_names": list(context.data.classes),
         "data": context.data.description,
         "device": model.profile.to_dict(),

@@ -12,6 +12,7 @@ from search_spaces import SearchSpace
 from ..config import Config, Data
 from ..interrupt import never
 from ..remote import node_files
+from ..shapes import space_parameters
 from .pool import map_unordered
 
 _BATCH = 8  # members between two reports of a worker, at most: what a kill loses
@@ -82,11 +83,6 @@ class MemberJob:
             device=self.device,
         )
         return lambda codes: [(code, asdict(scorer.score(space.decode(code)))) for code in codes]
-
-
-def space_parameters(config: Config, space: SearchSpace) -> dict[str, Any]:
-    """Constructor arguments of a run's space: what the data decide, and what the user set."""
-    return {"input_shape": space.input_shape, "classes": space.classes, **config.space.parameters}
 
 
 def score_members(

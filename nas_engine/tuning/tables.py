@@ -24,7 +24,7 @@ from ..config import Config
 from ..files import Record, read_json
 from ..interrupt import never
 from ..remote import NodeFiles, node_files
-from .members import space_parameters
+from ..shapes import space_parameters
 from .pool import map_unordered
 
 if TYPE_CHECKING:

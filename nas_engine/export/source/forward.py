@@ -7,7 +7,7 @@ branch is called after what all its nodes share in name, or `y`, `z`, ... where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -32,7 +32,7 @@ def write_forward(scopes: Scopes, scope: str) -> Forward:
     statements = scopes.statements(scope)
     arguments, results = scopes.arguments(scope), scopes.results(scope)
     chains = _chains(scopes, scope, statements)
-    names = _name_chains(chains, arguments, scope)
+    names = _name_chains(chains, arguments, scope, _named(scopes))
     variable = {value: names[i] for i, chain in enumerate(chains) for value in chain}
 
     def read(value: str) -> str:
@@ -65,10 +65,12 @@ def _chains(scopes: Scopes, scope: str, statements: Sequence[Statement]) -> list
     kept = set(scopes.results(scope))
     chains = [[a] for a in arguments]
     chain_of = {a: i for i, a in enumerate(arguments)}
+    named = {chain_of[a] for a in arguments if a in _named(scopes)}
     for i, statement in enumerate(statements):
         inputs = list(dict.fromkeys(v for v in statement.inputs if not scopes.reads(scope, v)))
         ending = [v for v in inputs if last[v] == i and v not in kept]
         heirs = [chain_of[v] for v in ending if len(inputs) == 1 or chain_of[v] < len(arguments)]
+        heirs = [heir for heir in heirs if heir not in named]
         if not heirs:
             heirs = [len(chains)]
             chains.append([])
@@ -77,9 +79,14 @@ def _chains(scopes: Scopes, scope: str, statements: Sequence[Statement]) -> list
     return chains
 
 
-def _name_chains(chains: list[list[str]], arguments: Sequence[str], scope: str) -> list[str]:
+def _named(scopes: Scopes) -> dict[str, str]:
+    """Inputs of the network beside the first, by node: they keep their names, and their variables are not reused."""
+    return {node.name: identifier(node.name) for node in scopes.graph.inputs[1:]}
+
+
+def _name_chains(chains: list[list[str]], arguments: Sequence[str], scope: str, named: Mapping[str, str]) -> list[str]:
     letters = _letters()
-    names = [next(letters) for _ in arguments]
+    names = [named.get(a) or next(letters) for a in arguments]
     for chain in chains[len(arguments) :]:
         shared = _shared([v.removeprefix(f"{scope}.") if scope else v for v in chain])
         candidates = letters if not shared else _numbered(identifier(shared))

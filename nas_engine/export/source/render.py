@@ -12,10 +12,10 @@ from search_spaces import Graph
 from search_spaces.errors import ExportError
 from search_spaces.network import slot
 
-from ..base import input_dtype, input_name
+from ..inputs import Port, is_of_graphs, ports
 from .classes import BlockClass, init_lines, make_classes
-from .modules import module_sources, names_of
-from .text import call_lines, literal
+from .modules import module_imports, module_sources, names_of
+from .text import call_lines, literal, quote
 
 if TYPE_CHECKING:
     import jinja2
@@ -40,19 +40,23 @@ def model_source(graph: Graph, card: Card) -> str:
                 f"node {slot(node)!r} is of operator {node.operator!r}, which has no source to write down; "
                 "leave the format 'model.py' out"
             )
-    own = module_sources(names_of(graph))
+    named = names_of(graph)
+    own, taken = module_sources(named), ports(graph)
     classes, network = make_classes(graph, own)
     text = template("model.py.j2").render(
         card=card,
-        shape=tuple(graph.inputs[0].shape),
-        output=tuple(graph[graph.outputs[0]].shape),
-        given=input_name(graph),
-        dtype=input_dtype(graph),
+        kind=_kind(graph, taken),
+        needs="torch and torch_geometric" if "torch_geometric" in "".join(own.values()) else "torch alone",
+        shapes=[_called(port) for port in taken],
+        output=_output(graph, taken),
+        names=[port.name for port in taken],
+        ports=taken,
+        imports=_imports(module_imports(named)),
         modules=list(own.values()),
         classes=[_described(c) for c in classes],
         network=_described(network),
-        constants=_constants(graph, card),
-        about=_about(graph, card),
+        constants=_constants(taken, card),
+        about=_about(graph, taken, card),
     )
     return text.rstrip() + "\n"
 
@@ -73,16 +77,48 @@ def template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _about(graph: Graph, card: Card) -> list[str]:
+def _called(port: Port) -> str:
+    """An input with its sizes; at the beginning of a sentence where it is the only one."""
+    name = port.name if port.free.get(0) != "batch" else port.name.capitalize()
+    return f"{name} ({', '.join(port.words)})"
+
+
+def _imports(lines: Sequence[str]) -> list[str]:
+    """Imports of the standard library: whole modules first, then names, those of a module on one line."""
+    named: dict[str, set[str]] = {"pathlib": {"Path"}}
+    for line in lines:
+        if line.startswith("from "):
+            module, _, name = line.removeprefix("from ").partition(" import ")
+            named.setdefault(module, set()).add(name)
+    whole = {"import json", "import struct", *(line for line in lines if line.startswith("import "))}
+    return [*sorted(whole), *(f"from {module} import {', '.join(sorted(named[module]))}" for module in sorted(named))]
+
+
+def _kind(graph: Graph, taken: Sequence[Port]) -> str:
+    """What sort of network it is."""
+    if is_of_graphs(graph):
+        return "a classifier of the nodes of graphs"
+    return "an image classifier" if taken[0].name == "images" else "a model of texts"
+
+
+def _output(graph: Graph, taken: Sequence[Port]) -> str:
+    """Sizes of the output; that of a network of graphs is for each node."""
+    shape = [str(size) for size in graph[graph.outputs[0]].shape]
+    return ", ".join(["1", "N", *shape[1:]] if is_of_graphs(graph) else [taken[0].words[0], *shape])
+
+
+def _about(graph: Graph, taken: Sequence[Port], card: Card) -> list[str]:
     """The lines of the docstring on inputs, outputs and data."""
-    shape, output = (", ".join(map(str, s)) for s in (graph.inputs[0].shape, graph[graph.outputs[0]].shape))
-    given, dtype = input_name(graph), input_dtype(graph)
-    said = [f"Input: {given} (N, {shape}), {dtype}{', normalised by `preprocess`' if card.mean else ''}."]
+    prepared = ", normalised by `preprocess`" if card.mean else ""
+    said = [f"Input: {port.name} ({', '.join(port.words)}), {port.dtype}{prepared}." for port in taken]
     if card.mean:
         said.append("Preprocessing: pixels in 0..1 (uint8 divided by 255), then (pixel - MEAN) / STD for each channel.")
+    if is_of_graphs(graph):
+        said.append("One graph at a time, of any number of nodes N and of edges E; edges are pairs (from, to).")
     named = ", ".join(f"{i} {name}" for i, name in enumerate(card.classes[:_NAMED]))
     more = f" and {len(card.classes) - _NAMED} more" if len(card.classes) > _NAMED else ""
-    said.append(f"Output: logits (N, {output})" + (f", in the order of CLASSES: {named}{more}." if named else "."))
+    order = f", in the order of CLASSES: {named}{more}." if named else "."
+    said.append(f"Output: logits ({_output(graph, taken)}){order}")
     if card.data:
         said.append(f"Data: {card.data}")
     return [line for text in said for line in textwrap.wrap(text, 100, subsequent_indent="    ")]
@@ -115,8 +151,12 @@ def _used(paths: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {rest} more" if rest else "")
 
 
-def _constants(graph: Graph, card: Card) -> list[str]:
-    lines = [f"INPUT_SHAPE = {tuple(graph.inputs[0].shape)}"]
+def _constants(taken: Sequence[Port], card: Card) -> list[str]:
+    if len(taken) == 1:
+        lines = [f"INPUT_SHAPE = {tuple(taken[0].shape)}"]
+    else:
+        items = [f"{quote(port.name)}: {tuple(port.shape)}" for port in taken]
+        lines = [f"INPUT_SHAPES = {{{', '.join(items)}}}"]
     for name, values in (("MEAN", card.mean), ("STD", card.std), ("CLASSES", card.classes)):
         items = [literal(str(v) if name == "CLASSES" else float(v)) for v in values]
         whole = f"{name} = ({', '.join(items)}{',' if len(items) == 1 else ''})"

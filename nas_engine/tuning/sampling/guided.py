@@ -1,7 +1,8 @@
-"""Samplers that believe: `gcn` and `gp` learn from every result what to try next.
+"""Samplers that believe: `gcn`, `gp` and `greedy` learn from every result what to try next.
 
 A surrogate (a Gaussian process on graph features, which for `gcn` also hears a graph convolutional network) is renewed
-with each result; of all members that meet the bounds, the one with the largest expected improvement is proposed.
+with each result; of all members that meet the bounds, the one with the largest expected improvement is proposed, or by
+`greedy` the one of the largest expected quality.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from .pools import Pool, Pools
 from .predicted import PredictedSampler
 
 _BUDGETS = 128
-_RENEWED_EVERY = 10  # results after which the slow learner learns anew
+_ALIKE = 0.1  # deviation of the logarithmic length scales under their prior
+_RENEWED_EVERY = 10  # results after which the slow learner learns anew, and a large pool is looked at anew
 
 
 class GuidedSampler(SpaceSampler):
@@ -46,6 +48,9 @@ class GuidedSampler(SpaceSampler):
         costs: of a member, by name; needed for objectives and bounds on them.
         table: the lookup table, None where there is none.
         prior: predicted accuracies, for the surrogate to learn from.
+        greedy: propose what is believed best instead, under a process in which all features count nearly alike. Where
+            differences between good members are as small as the noise of results, what seems uncertain is noise, and
+            exploring it is in vain. Not together with costs as objectives.
         initial: members tried before the surrogate is asked.
         seed: with the number of a trial, decides its draw.
 
@@ -63,6 +68,7 @@ class GuidedSampler(SpaceSampler):
         costs: Costs | None = None,
         table: Path | None = None,
         prior: Prior | None = None,
+        greedy: bool = False,
         initial: int = 10,
         seed: int = 0,
     ) -> None:
@@ -73,7 +79,12 @@ class GuidedSampler(SpaceSampler):
         self._initial = max(2, initial)
         wanted = [names[i] for i in self._costs]
         self._pools = Pools(space, names=wanted, bounds=bounds, costs=costs, table=table, prior=prior)
-        self._surrogate = Surrogate(space, learner=learner, seed=seed)
+        every = _RENEWED_EVERY if self._pools.whole_and_large else 1
+        spread = _ALIKE if greedy else 1.0
+        self._surrogate = Surrogate(space, learner=learner, spread=spread, renewed_every=every, seed=seed)
+        self._greedy = greedy
+        if greedy and self._costs:
+            raise ConfigError(f"sampler 'greedy' takes one objective, accuracy; got {', '.join(names)}. Try 'gp'")
         self._first: PredictedSampler | None = None
         if table is not None:
             self._first = PredictedSampler(space, table, objectives=objectives, bounds=bounds, seed=seed)
@@ -92,7 +103,7 @@ class GuidedSampler(SpaceSampler):
         return pool.members.architectures[open_[worth[open_].argmax()]]
 
     def _worth(self, pool: Pool, told: Told, rng: np.random.Generator) -> np.ndarray:
-        """Expected improvement of each member of the pool, `(n,)`."""
+        """Expected improvement of each member of the pool, or its expected quality, `(n,)`."""
         self._surrogate.fit(
             self._pools.read(told.members),
             -told.losses[:, self._quality],
@@ -100,6 +111,8 @@ class GuidedSampler(SpaceSampler):
             running=self._pools.read(told.pending) if told.pending else None,
         )
         mean, std = self._surrogate.believe(pool.members)
+        if self._greedy:
+            return mean
         found, found_costs = self._found(told)
         return improvement_over_budgets(mean, std, pool.costs, found, found_costs, _budgets(pool.costs, rng))
 
@@ -134,7 +147,7 @@ def _budgets(costs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.exp(low + (high - low) * rng.random((_BUDGETS, costs.shape[1]))) * (1 + 1e-9)
 
 
-def _of(settings: SamplerSettings, learner: str | None) -> BaseSampler:
+def _of(settings: SamplerSettings, learner: str | None, *, greedy: bool = False) -> BaseSampler:
     return GuidedSampler(
         settings.space,
         learner=learner,
@@ -143,6 +156,7 @@ def _of(settings: SamplerSettings, learner: str | None) -> BaseSampler:
         costs=settings.costs,
         table=settings.table,
         prior=settings.prior,
+        greedy=greedy,
         initial=min(10, max(4, settings.trials // 4)),
         seed=settings.seed,
     )
@@ -158,3 +172,9 @@ def _gcn(settings: SamplerSettings) -> BaseSampler:
 def _gp(settings: SamplerSettings) -> BaseSampler:
     """Expected improvement under a Gaussian process on graph features: a third of the time of `gcn`."""
     return _of(settings, None)
+
+
+@samplers.register("greedy")
+def _greedy(settings: SamplerSettings) -> BaseSampler:
+    """The member believed best under a Gaussian process: for results whose noise hides what good members differ in."""
+    return _of(settings, None, greedy=True)

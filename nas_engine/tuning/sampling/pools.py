@@ -24,6 +24,7 @@ from .base import Costs, Limits, Prior, Told, where
 _DRAWN, _MUTATED, _TRIES = 300, 300, 4
 _ELITE = 16
 _MOST_CHANGES = 3
+_LARGE = 10_000
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ class Pools:
         self._limits = Limits(bounds, costs)
         self._reader = Reader.of(space)
         self._predicted: dict[str, float] = {}
+
+    @property
+    def whole_and_large(self) -> bool:
+        """Whether each trial looks at the same many members, so that it pays to keep what is believed of them."""
+        return self._reader.whole and self.space.distinct > _LARGE
 
     def of(self, told: Told, rng: np.random.Generator) -> Pool:
         """The members to choose among for one trial."""

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from nas_engine.export import Card
-from search_spaces import Architecture, Network, make_space
+from search_spaces import Architecture, GraphBuilder, Network, make_space
+from search_spaces.inputs import GraphInput
 
 
 def digits(size: int, count: int = 5) -> Tensor:
@@ -77,3 +78,25 @@ def card(**more: object) -> Card:
             **more,
         }
     )  # type: ignore[arg-type]
+
+
+def graph_network(kinds: tuple[str, ...], features: int = 0, **settings: object) -> Network:
+    """A stack of graph layers between linear ones, for graphs of 30 nodes with 6 features and 80 edges."""
+    g = GraphBuilder()
+    x = g.add("input", name="x", size=(30, 6))
+    edges = g.add("input", name="edges", size=(2, 80), dtype="int64")
+    rest = [g.add("input", name="attributes", size=(80, features))] if features else []
+    x = g.add("linear", x, name="stem", out_features=8)
+    mask = g.add("dropout_mask", x, name="mask", p=0.2)
+    stack = {"kinds": kinds, "masked": True, "edge_features": bool(features), **settings}
+    x = g.add("graph_stack", x, edges, *rest, mask, name="stack", **stack)
+    return made(g.build(g.add("linear", x, name="head", out_features=5)))
+
+
+def random_graph(nodes: int = 30, edges: int = 80, features: int = 0) -> GraphInput:
+    """A graph for `graph_network`."""
+    g = torch.Generator().manual_seed(nodes)
+    attributes = torch.randn(1, edges, features, generator=g) if features else None
+    return GraphInput(
+        torch.randn(1, nodes, 6, generator=g), torch.randint(nodes, (1, 2, edges), generator=g), attributes
+    )

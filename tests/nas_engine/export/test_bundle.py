@@ -61,13 +61,13 @@ def wrong() -> Iterator[str]:
         file = "wrong.bin"
         error: BaseException | None = None
 
-        def write(self, network: Network, samples: Tensor, card: Card, directory: Path) -> None:
+        def write(self, network: Network, samples: tuple[Tensor, ...], card: Card, directory: Path) -> None:
             (directory / self.file).write_bytes(b"wrong")
             if self.error is not None:
                 raise self.error
 
-        def run(self, directory: Path, batches: Sequence[Tensor]) -> list[Tensor]:
-            return [torch.full((len(b), 10), 1e6) for b in batches]
+        def run(self, directory: Path, batches: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
+            return [torch.full((len(b), 10), 1e6) for (b,) in batches]
 
     yield "wrong"
     del exporters._entries["wrong"]
@@ -80,7 +80,8 @@ def test_all_files_are_there_and_all_forms_agree(bundle: Made) -> None:
     assert max(report.differences.values()) < 1e-5
     assert not report.kept
     told = json.loads((report.path / "verification.json").read_text())
-    assert told["batch_sizes"] == [len(samples), 1]
+    shape = list(samples.shape)
+    assert told["shapes"] == [{"images": shape}, {"images": [1, *shape[1:]]}]
     assert told["rebuilt_from_json"] < 1e-6
     assert told["differences"] == report.differences
     assert set(told["versions"]) == {"torch", "onnx", "onnxruntime", "safetensors"}

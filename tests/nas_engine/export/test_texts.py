@@ -13,10 +13,10 @@ from torch import Tensor
 
 from nas_engine.export import BundleReport, export_bundle, load_bundle
 from nas_engine.export.source import model_source
-from nas_engine.export.source.modules import module_sources, names_of
+from nas_engine.export.source.modules import module_imports, module_sources, names_of
 from search_spaces import GraphBuilder, Network, carrying
 from search_spaces.errors import ExportError
-from search_spaces.modules import MODULES
+from search_spaces.network import OWN_MODULES
 from search_spaces.recurrent import Recurrent, plain
 from tests.nas_engine.export.networks import card, made
 
@@ -57,7 +57,8 @@ def test_all_forms_agree(bundle: tuple[Network, BundleReport]) -> None:
 def test_what_comes_in_is_told(bundle: tuple[Network, BundleReport], tmp_path: Path) -> None:
     _, report = bundle
     described = json.loads((report.path / "architecture.json").read_text())
-    assert (described["input"]["name"], described["input"]["dtype"]) == ("tokens", "int64")
+    (given,) = described["inputs"]
+    assert given == {"name": "tokens", "dtype": "int64", "shape": [3], "free": {"0": "batch"}}
     text = (report.path / "card.md").read_text()
     assert "- input: `tokens`, int64 (N, 3), any batch size from 1" in text
     assert '{"tokens": tokens.numpy()}' in text
@@ -98,9 +99,11 @@ def test_exported_networks_carry_their_state(name: str) -> None:
 
 
 def test_sources_run_by_themselves() -> None:
-    """Every class that a constructor may name, with what it uses, on torch, nn, F and Tensor alone."""
-    for name, wanted in MODULES.items():
+    """Every class that a constructor may name, with what it uses, on torch, nn, F, Tensor and the imports told."""
+    for name, wanted in OWN_MODULES.items():
         scope = {"torch": torch, "nn": torch.nn, "F": torch.nn.functional, "Tensor": Tensor}
+        for line in module_imports([name]):
+            exec(line, scope)
         for source in module_sources([name]).values():
             exec(source, scope)
         assert scope[name].__name__ == wanted.__name__  # type: ignore[union-attr]

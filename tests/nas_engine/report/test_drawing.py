@@ -87,8 +87,8 @@ def test_a_composite_is_of_the_family_that_does_its_work():
 def test_the_legend_names_what_is_drawn():
     space = make_space("nasbench201")
     graph = space.graph(space.architecture(edge03="nor_conv_3x3"))
-    assert has_cell(space)
-    assert not has_cell(make_space("mobile"))
+    assert has_cell(space, ())
+    assert not has_cell(make_space("mobile"), ())
     assert list(families(graph, cell=repeated(graph))) == ["convolution", "linear", "activation", "input", "cell"]
 
 
@@ -106,3 +106,16 @@ def test_names_that_do_not_fit_are_cut():
     graph = g.build(g.add("identity", g.input, name="n" * 200))
     drawn = ElementTree.fromstring(draw_graph(graph))
     assert float(drawn.get("width") or 0) < 400
+
+
+def test_a_stack_is_one_box_however_deep_it_is() -> None:
+    space = make_space("gnn", {"input_shape": (50, 8), "classes": 3, "edges": 120, "depths": (2, 112)})
+    choices = {"connection": "reversible", "depth": 112, "conv.0": "gen", "conv.1": "gat"}
+    graph = space.graph(space.architecture(choices))
+    assert not has_cell(space, [graph])
+    drawn = draw_graph(graph)
+    assert drawn.count("<g class=") < 12
+    assert "graph stack" in drawn
+    (stack,) = [item for item in items(graph) if item.node.operator == "graph_stack"]
+    assert "112 layers" in stack.detail
+    assert stack.family == "convolution"

@@ -184,6 +184,23 @@ def test_a_pool_holds_what_may_be_proposed(space: SearchSpace) -> None:
     assert pools._whole.open({pools._whole.codes[0]}).sum() == len(members) - 1
 
 
+def test_the_greedy_one_tries_what_it_believes_best(space: SearchSpace) -> None:
+    """Its proposals have a higher expectation, and what it ends with is as good."""
+    ends = {}
+    for greedy in (False, True):
+        sampler = GuidedSampler(space, learner=None, greedy=greedy, initial=6)
+        found = tried(optuna.create_study(direction="maximize", sampler=sampler), space, 24)
+        assert len({a.code for a in found}) == 24
+        ends[greedy] = [quality(a) for a in found[6:]]
+    assert np.mean(ends[True]) > np.mean(ends[False])
+    assert max(ends[True]) >= max(ends[False]) - 1
+
+
+def test_the_greedy_one_weighs_no_costs(space: SearchSpace) -> None:
+    with pytest.raises(ConfigError, match="'greedy' takes one objective, accuracy; got accuracy, params. Try 'gp'"):
+        GuidedSampler(space, greedy=True, objectives=BOTH, costs=costs_in(space))
+
+
 @pytest.mark.parametrize("sampler", ["gcn", "gp"])
 def test_a_search_is_resumed_as_if_it_had_not_stopped(
     job: Jobs, accuracies: Curves, write_table: Write, tiny: SearchSpace, tmp_path: Path, sampler: str
