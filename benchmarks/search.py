@@ -1,6 +1,6 @@
 """How few labels of a public table a sampler needs to find a good network. Prints one JSON line last.
 
-    python -m benchmarks.search --table FILE --space nasbench201|table --signal COLUMN --target COLUMN
+    python -m benchmarks.search --table FILE --space nasbench201|nasbench_graph|table --signal COLUMN --target COLUMN
         --sampler NAME --queries Q --seeds K [--choices a,b,c | --digits COLUMN] [--groups COLUMN] [--jobs J]
         [--confirm C] [--first-seed 0]
 
@@ -15,7 +15,9 @@ form of the space; with `--groups` the first row of each group stands for all of
 
 Figures: mean and standard deviation over the seeds of the reported target, its mean distance to the best of the table,
 the median number of queries until the member of the best target was read (null where more than half of the searches
-did not), and seconds a query that the sampler takes; `at` has the mean target after fewer queries.
+did not), and seconds a query that the sampler takes; `at` has the mean target after fewer queries. `median_rank` is
+the place of the reported target among all networks of the table, the best being 1, and `in_top_permille` the share of
+searches whose place is among the best 0.1 %; `rank_at` has the median place after fewer queries.
 """
 
 from __future__ import annotations
@@ -71,6 +73,11 @@ class Labels:
     def best(self) -> float:
         """The best target of all networks."""
         return float(self.target[list(self.row_of.values())].max())
+
+    def ranks(self, targets: np.ndarray) -> np.ndarray:
+        """Places of targets among those of all networks, 1 for the best; equal ones share the first of their places."""
+        every = np.sort(self.target[list(self.row_of.values())])
+        return 1 + len(every) - np.searchsorted(every, targets, side="right")
 
 
 @dataclass(frozen=True)
@@ -153,27 +160,33 @@ def reported(labels: Labels, rows: list[int], queries: int, confirm: int) -> flo
 def figures(labels: Labels, searches: list[Search], queries: int, confirm: int) -> dict[str, Any]:
     """What the searches came to."""
     best = labels.best
-    ends = np.array([reported(labels, s.rows, queries, confirm) for s in searches])
+    after = {
+        q: np.array([reported(labels, s.rows, q, confirm) for s in searches])
+        for q in {*CHECKPOINTS, queries}
+        if confirm < q <= queries
+    }
+    ends, marks = after[queries], [q for q in CHECKPOINTS if q in after]
     firsts = [next((i for i, r in enumerate(s.rows, 1) if labels.target[r] >= best - 1e-9), None) for s in searches]
     median = float(np.median([np.inf if first is None else first for first in firsts]))
     return {
         "mean_target": round(float(ends.mean()), 4),
         "std_target": round(float(ends.std()), 4),
         "mean_regret": round(best - float(ends.mean()), 4),
+        "median_rank": float(np.median(labels.ranks(ends))),
+        "in_top_permille": round(float((labels.ranks(ends) <= max(1, len(labels.row_of) // 1000)).mean()), 4),
         "queries_to_optimum_median": median if np.isfinite(median) else None,
         "sampler_s_per_query": round(sum(s.sampler_s for s in searches) / sum(len(s.rows) for s in searches), 4),
-        "at": {
-            str(q): round(float(np.mean([reported(labels, s.rows, q, confirm) for s in searches])), 4)
-            for q in CHECKPOINTS
-            if confirm < q <= queries
-        },
+        "at": {str(q): round(float(after[q].mean()), 4) for q in marks},
+        "rank_at": {str(q): float(np.median(labels.ranks(after[q]))) for q in marks},
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, default=Path("../shared/data/nasbench201/nasbench201.parquet"))
-    parser.add_argument("--space", default="nasbench201", help="nasbench201, or table with --choices or --digits")
+    parser.add_argument(
+        "--space", default="nasbench201", help="a space of networks, or table with --choices or --digits"
+    )
     parser.add_argument("--choices", default="", help="columns that are the choices of the space table")
     parser.add_argument("--digits", help="column whose digits are the choices of the space table")
     parser.add_argument("--signal", default="cifar100_test_acc_200ep")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ def label(
 
     Args:
         space: `table` makes a space of the table itself, one column a choice; any other is a registered space whose
-            members the column `arch_str` names.
+            members the column `arch_str` names, or columns that are called like its choices.
         needed: columns of numbers; rows where one is missing are left out.
         choices: columns that are the choices, for the space `table`.
         digits: column of texts whose digits are the choices, instead of `choices`.
@@ -73,9 +74,17 @@ def label(
         members = [made.architecture(dict(zip(choices, row, strict=True))) for row in rows]
     else:
         made = make_space(space)
-        members = [made.from_text(text) for text in _column(frame, "arch_str")]
+        members = _members(made, frame)
     numbers = np.arange(len(frame)) if groups is None else pd.factorize(_column(frame, groups))[0]
     return Labelled(made, members, [made.sketch(a) for a in members], frame, numbers)
+
+
+def _members(space: Any, frame: pd.DataFrame) -> list[Architecture]:
+    """The members that rows name, by their choices where all are columns, else by the space's own notation."""
+    names = [choice.name for choice in space.choices]
+    if not set(names) <= set(frame):
+        return [space.from_text(text) for text in _column(frame, "arch_str")]
+    return [space.architecture(dict(zip(names, row, strict=True))) for row in frame[names].itertuples(index=False)]
 
 
 def _column(frame: pd.DataFrame, name: str) -> pd.Series:

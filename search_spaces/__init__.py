@@ -6,7 +6,7 @@ Importing this package does not import torch; `Network`, `Supernet` and `trace` 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import compound, families, mobile, nasbench201, pruned, recurrent  # noqa: F401
+from . import compound, families, gnn, mobile, nasbench201, nasbench_graph, pruned, recurrent  # noqa: F401
 from .errors import EngineError, GraphError, SpaceError
 from .graph import Graph, GraphBuilder, Node, Signature
 from .operators import (  # noqa: F401
