@@ -26,7 +26,9 @@ from .operators.foreign import Other
 from .operators.message_passing import GraphStack
 
 MEMORY = ("reversible", "checkpoint", "plain")
-_SCOPE = {"torch": torch, "nn": nn, "F": F, **MODULES, **MESSAGE_PASSING}
+OWN_MODULES = {**MODULES, **MESSAGE_PASSING}
+"""What constructors of operators may name beside `torch.nn`."""
+_SCOPE = {"torch": torch, "nn": nn, "F": F, **OWN_MODULES}
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,12 +49,13 @@ CONVOLUTIONS: dict[str, Convolution] = {
         edge_features=True,
     ),
     "gin": Convolution(lambda i, o, d, norm: i * o + o * o + 2 * o, lambda n, e, i, o, d: n * (i * o + o * o)),
+    "gin_linear": Convolution(lambda i, o, d, norm: i * o + o, lambda n, e, i, o, d: n * i * o),
     "cheb": Convolution(lambda i, o, d, norm: 2 * i * o + o, lambda n, e, i, o, d: 2 * n * i * o + e * i),
     "arma": Convolution(lambda i, o, d, norm: 2 * i * o + o, lambda n, e, i, o, d: 2 * n * i * o + e * o),
     "graph": Convolution(lambda i, o, d, norm: 2 * i * o + o, lambda n, e, i, o, d: 2 * n * i * o),
 }
-"""Convolutions by their short names: GCNConv, SAGEConv, GATConv, GENConv, GINConv, ChebConv of order 2, ARMAConv,
-GraphConv of PyTorch Geometric."""
+"""Convolutions by their short names: GCNConv, SAGEConv, GATConv, GENConv, GINConv (of two layers, or of one linear
+layer), ChebConv of order 2, ARMAConv, GraphConv of PyTorch Geometric."""
 
 
 @register_operator("graph_conv")
@@ -142,6 +143,50 @@ class Masked(Operator):
         return "Masked()"
 
 
+@register_operator("graph_equilibrium")
+class GraphEquilibrium(Operator):
+    """A graph network of no end of equal layers: features `(N, F)` to the fixed point of one block around them.
+
+    Inputs, and the attributes but for the last two, are those of `graph_block`, of as many channels as the features
+    have. Multiplications are counted for all `iterations`, at most which the solver takes to come within `tolerance`.
+    """
+
+    kind: str
+    heads: int = 1
+    norm: str = "layer"
+    edge_features: bool = False
+    masked: bool = False
+    iterations: int = 30
+    tolerance: float = 1e-3
+
+    def shape(self, *inputs: Shape) -> Shape:
+        if len(inputs) != 2 + self.edge_features + self.masked:
+            raise GraphError(f"{self!r} takes features, edges, and what it says it does; got {len(inputs)} inputs")
+        if self.iterations < 1 or not 0 <= self.tolerance < 1:
+            raise GraphError(f"{self!r}: iterations must be 1 or more, tolerance from 0 to below 1")
+        return self._conv(inputs[0]).shape(*self._read(inputs))
+
+    def cost(self, inputs: tuple[Shape, ...], output: Shape) -> Cost:
+        nodes, channels = output
+        one = self._conv(inputs[0]).cost(self._read(inputs), output)
+        params = one.params + 1 + (2 * channels if self.norm != "none" else 0)
+        adds = self.iterations * (one.adds + nodes * channels)
+        return self.moving(inputs, output, params=params, macs=self.iterations * one.macs, adds=adds)
+
+    def constructor(self, *inputs: Shape) -> str:
+        d = inputs[2][1] if len(self._read(inputs)) > 2 else 0
+        settings = (self.kind, inputs[0][1], self.heads, d, self.norm, self.masked, self.iterations, self.tolerance)
+        return f"GraphEquilibrium{settings!r}"
+
+    def _conv(self, x: Shape) -> GraphConv:
+        need_rank(self.name, x, 2)
+        return GraphConv(kind=self.kind, channels=x[1], heads=self.heads, norm=self.norm)
+
+    def _read(self, inputs: tuple[Shape, ...]) -> tuple[Shape, ...]:
+        """What the convolution reads."""
+        return inputs[: 2 + self.edge_features]
+
+
 # ---- layers ----------------------------------------------------------------------------------------------
 
 
@@ -149,6 +194,7 @@ class Masked(Operator):
 class GraphBlock(Operator):
     """Norm, ReLU, dropout by a shared mask, convolution: the function inside deep graph networks (Li et al. 2020).
 
+    The convolution is called after its kind, so that those of different kinds share no weights in a supernet.
     Inputs are features, edges, features of edges if `edge_features`, and a mask if `masked`. With `tied`, the path of
     another block as an `again` inside this one would have it, that block's weights are used.
     """
@@ -173,7 +219,7 @@ class GraphBlock(Operator):
             x = g.add("masked", x, rest[-1], name="drop")
         features = rest[:1] if self.edge_features and CONVOLUTIONS[self.kind].edge_features else []
         settings = {"kind": self.kind, "channels": self.channels, "heads": self.heads, "norm": self.norm}
-        return g.build(self._learned(g, "graph_conv", "conv", x, edges, *features, **settings))
+        return g.build(self._learned(g, "graph_conv", self.kind, x, edges, *features, **settings))
 
     def _learned(self, g: GraphBuilder, operator: str, name: str, *inputs: Node, **settings: Any) -> Node:
         if not self.tied:

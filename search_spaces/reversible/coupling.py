@@ -96,6 +96,7 @@ class _Coupled(torch.autograd.Function):
         with replay.first():
             groups = couple(layers, groups, replay)
         ctx.layers, ctx.replay, ctx.axis = layers, replay, axis
+        ctx.reads = reads
         ctx.save_for_backward(*groups, *reads)  # with their versions: a weight that has changed since is told
         return torch.cat([y.to(x.dtype) for y in groups], axis)
 
@@ -104,8 +105,8 @@ class _Coupled(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> Any:  # type: ignore[override]
         layers: Layers = ctx.layers
         count = len(layers[0])
-        groups, reads = list(ctx.saved_tensors[:count]), ctx.saved_tensors[count:]
-        found = _Found(reads)
+        groups = [y.clone() for y in ctx.saved_tensors[:count]]
+        found = _Found(ctx.reads)
         slopes = list(slope.tensor_split(count, ctx.axis))
         with ctx.replay.again():
             for number in reversed(range(len(layers))):
@@ -115,32 +116,56 @@ class _Coupled(torch.autograd.Function):
 
 
 class _Found:
-    """Gradients by what the functions read, summed while layers are undone."""
+    """Gradients by what the functions read, summed while layers are undone.
+
+    They lie side by side in one block for each type. One by one, they would outlive the large tensors that come and go
+    between them, and leave the allocator of a deep network with gigabytes of holes.
+    """
 
     def __init__(self, reads: Sequence[Tensor]) -> None:
-        self._places = {id(t): i for i, t in enumerate(reads)}
+        self._places = {id(t): place for place, t in enumerate(reads)}
+        self._room = _side_by_side(reads)
         self.slopes: list[Tensor | None] = [None] * len(reads)
 
     def add(self, read: Tensor, slope: Tensor | None) -> None:
         place = self._places[id(read)]
-        before = self.slopes[place]
-        self.slopes[place] = slope if before is None or slope is None else before + slope
+        if slope is None:
+            return
+        if self.slopes[place] is None:
+            self.slopes[place] = self._room[place].copy_(slope)
+        else:
+            self._room[place].add_(slope)
+
+
+def _side_by_side(like: Sequence[Tensor]) -> list[Tensor]:
+    """Empty tensors of these shapes, types and devices, those of a kind in one block."""
+    kinds = [(t.device, t.dtype) for t in like]
+    sizes = dict.fromkeys(kinds, 0)
+    for kind, t in zip(kinds, like, strict=True):
+        sizes[kind] += t.numel()
+    left = {(device, dtype): torch.empty(n, dtype=dtype, device=device) for (device, dtype), n in sizes.items()}
+    made = []
+    for kind, t in zip(kinds, like, strict=True):
+        own, left[kind] = left[kind].split([t.numel(), len(left[kind]) - t.numel()])
+        made.append(own.view(t.shape))
+    return made
 
 
 def _undo(piece: Piece, place: int, groups: Groups, slopes: Groups, found: _Found, replay: Replay, number: int) -> None:
     """Take one function back: its group becomes what went in, and its gradient is formed on the way."""
-    y = groups[place - 1] if place else _sum(groups[1:])
-    y = y.to(replay.dtype).detach().requires_grad_()
+    y = (groups[place - 1] if place else _sum(groups[1:])).to(replay.dtype).detach().requires_grad_()
     reads = [t for t in piece.reads if t.requires_grad]
     replay.begin(number, place)
     with torch.enable_grad():
         z = piece.call(y)
-    groups[place] = groups[place] - z.detach()
+    groups[place].sub_(z.detach())
     if not z.requires_grad:
         return
-    by_input, *by_reads = torch.autograd.grad(z, [y, *reads], slopes[place].to(z.dtype), allow_unused=True)
-    for read, slope in zip(reads, by_reads, strict=True):
-        found.add(read, slope)
+    slope, end = slopes[place].to(z.dtype), torch.autograd.graph.get_gradient_edge(z)
+    del z  # its numbers make room
+    by_input, *by_reads = torch.autograd.grad(end, [y, *reads], slope, allow_unused=True)
+    for read, by_read in zip(reads, by_reads, strict=True):
+        found.add(read, by_read)
     if by_input is not None:
         for receiver in [place - 1] if place else range(1, len(groups)):
             slopes[receiver] = slopes[receiver] + by_input
