@@ -23,7 +23,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len(examples) == 3
     for number, code in enumerate(examples):
         exec(compile(code, f"train-gnn.md, example {number + 1}", "exec"), scope)
-    assert scope["found"]["test"] > 0.5
+    assert scope["found"]["test"] > 0.3
     assert sum(p.numel() for p in scope["network"].parameters()) == scope["found"]["params"]
     assert scope["deep"].cost.params == pytest.approx(19.7e6, rel=0.005)
 

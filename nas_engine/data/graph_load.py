@@ -69,7 +69,7 @@ def load_graph(
 
     >>> data = load_graph("digits-knn")
     >>> data.input_shape, data.edges, len(data.train), len(data.validation), len(data.test)
-    ((1797, 64), 19854, 1150, 288, 359)
+    ((1797, 64), 19858, 1150, 288, 359)
     """
     _check_arguments(validation, seed, limit, features)
     raw = _read(source.strip(), target, root)

@@ -68,16 +68,21 @@ def read_graph(request: GraphRequest) -> RawGraph:
 def read_digits_graph(request: GraphRequest) -> RawGraph:
     """scikit-learn's 1,797 handwritten digits, each joined with the 8 most like it; part of the package.
 
-    Nodes are images of 64 pixels, 0..1; an edge joins two of which one is among the 8 nearest of the other.
+    Nodes are images of 64 pixels, 0..1; an edge joins two of which one is among the 8 nearest of the other, of equally
+    near ones those that come first.
     """
     if request.argument:
         raise DataError(f"digits-knn takes nothing behind the colon, but got {request.argument!r}: write 'digits-knn'")
     from sklearn.datasets import load_digits
-    from sklearn.neighbors import kneighbors_graph
 
     bunch = load_digits()
-    near = kneighbors_graph(bunch.data, NEIGHBOURS).tocoo()
-    pairs = np.stack([np.concatenate([near.row, near.col]), np.concatenate([near.col, near.row])])
+    levels = bunch.data.astype(np.int64)  # whole numbers, so that the same are equally near on every machine
+    squares = (levels**2).sum(1)
+    apart = squares[:, None] + squares - 2 * levels @ levels.T
+    np.fill_diagonal(apart, apart.max() + 1)
+    near = np.argsort(apart, axis=1, kind="stable")[:, :NEIGHBOURS]
+    pairs = np.stack([np.repeat(np.arange(len(near)), NEIGHBOURS), near.ravel()])
+    pairs = np.concatenate([pairs, pairs[::-1]], axis=1)
     return RawGraph(
         title="scikit-learn digits and their nearest neighbours",
         edges=np.unique(pairs, axis=1),

@@ -69,7 +69,7 @@ def test_a_search_on_a_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     told: list[str] = []
     run = run_pipeline(small(tmp_path), progress=lambda event, details: told.append(str(details.get("text"))))
     assert [row["state"] for row in run.status] == ["done"] * len(STAGES)
-    assert (run.space.input_shape, run.space.classes, run.space.edges) == ((1797, 64), 10, 19854)  # type: ignore[attr-defined]
+    assert (run.space.input_shape, run.space.classes, run.space.edges) == ((1797, 64), 10, 19858)  # type: ignore[attr-defined]
     best = run.best()
     assert best["test_accuracy"] > 0.5
     assert all(row["costs"]["train_memory_bytes"] <= 4e6 for row in trials(run))
@@ -121,7 +121,7 @@ def test_spaces_are_told_what_the_graph_is(tmp_path: Path) -> None:
 
 
 def test_data_and_space_fit_each_other(tmp_path: Path) -> None:
-    assert shapes_of(load_graph("digits-knn"))["edges"] == 19854
+    assert shapes_of(load_graph("digits-knn"))["edges"] == 19858
     with pytest.raises(EngineError, match=r"needs input_shape \(channels, height, width\)"):
         run_pipeline(small(tmp_path, space={"name": "nasbench201"}))
     with pytest.raises(ConfigError, match="train_memory_bytes is counted for graphs, and 'digits' is none"):

@@ -149,10 +149,10 @@ def test_a_network_of_them_learns(operator: str, optimizer: Callable[..., torch.
 def test_a_network_of_them_is_exported(operator: str, form: str, tmp_path: Path) -> None:
     network, images = Network(small(operator)).eval(), random(6, 3, 8, 8)
     exporter = exporters[form]()
-    exporter.write(network, images, Card("small"), tmp_path)
+    exporter.write(network, (images,), Card("small"), tmp_path)
     if form == "model.py":
         save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    (logits,) = exporter.run(tmp_path, [images[:3]])
+    (logits,) = exporter.run(tmp_path, [(images[:3],)])
     torch.testing.assert_close(logits, network(images[:3]).detach(), rtol=1e-4, atol=1e-4)
 
 

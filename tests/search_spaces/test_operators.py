@@ -14,6 +14,7 @@ from search_spaces.operators.movement import PAD_MODES
 from search_spaces.operators.pooling import REDUCTIONS, RESIZE_MODES
 from tests.search_spaces.families.test_resnet import EXAMPLES as RESIDUAL
 from tests.search_spaces.families.test_shufflenet import EXAMPLES as SHUFFLED
+from tests.search_spaces.test_graph_operators import EXAMPLES as OF_GRAPHS
 from tests.search_spaces.test_multiplication_free import EXAMPLES as MULTIPLICATION_FREE
 from tests.search_spaces.test_recurrent_operators import EXAMPLES as RECURRENT
 
@@ -177,6 +178,7 @@ IN_PLACE = {
     "input": "test_inputs_pass_through",
     "alias": "test_network.py",
     "again": "test_supernet.py",
+    "graph_step": "test_nasbench_graph.py",  # of sketches, which are read and not run
     "item": "test_trace.py",
     "other": "test_trace.py",
     "unused": "test_network.py",
@@ -186,7 +188,7 @@ IN_PLACE = {
 def test_every_operator_has_an_example() -> None:
     """Operators of search_spaces; what tests and users register is theirs to check."""
     ours = {name for name, operator in operators.items() if operator.__module__.startswith("search_spaces.")}
-    elsewhere = MULTIPLICATION_FREE + RECURRENT + RESIDUAL + SHUFFLED
+    elsewhere = MULTIPLICATION_FREE + RECURRENT + RESIDUAL + SHUFFLED + OF_GRAPHS
     missing = sorted(ours - set(IN_PLACE) - {case.operator for case in EXAMPLES + elsewhere})
     assert not missing, f"add an example of {', '.join(missing)} to EXAMPLES in {__file__}"
 
