@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import Any, ClassVar
+from typing import Any
 
 from .errors import SpaceError, did_you_mean
 from .graph import Graph, GraphBuilder, Node
@@ -46,7 +46,7 @@ class Gnn(SearchSpace):
         heads: of gat's attention.
     """
 
-    input_axes: ClassVar[tuple[str, ...]] = ("nodes", "features")
+    input_axes: tuple[str, ...] = ("nodes", "features")
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from .errors import SpaceError, did_you_mean
 from .graph import Graph, GraphBuilder, Node
@@ -76,7 +76,7 @@ class Recurrent(SearchSpace):
     All dropouts draw one mask for all steps of a window.
     """
 
-    input_axes: ClassVar[tuple[str, ...]] = ("steps",)
+    input_axes: tuple[str, ...] = ("steps",)
 
     def __init__(
         self,

@@ -121,7 +121,7 @@ class SearchSpace(ABC):
     """
 
     name: ClassVar[str] = ""
-    input_axes: ClassVar[tuple[str, ...]] = ("channels", "height", "width")
+    input_axes: tuple[str, ...] = ("channels", "height", "width")
     pretrained: ClassVar[bool] = False
     input_shape: Shape
     classes: int

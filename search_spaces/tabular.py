@@ -89,6 +89,8 @@ class TableSpace(SearchSpace):
         shape = {"input_shape": tuple(input_shape), "classes": classes}
         self._inner = None if graph is None else make_space(graph, {**shape, **(parameters or {})})
         _go_together(self._inner, choices, digits, parameters, key)
+        if self._inner is not None:
+            self.input_axes = self._inner.input_axes
         scores = source.numbers(target)
         made, indices = self._read(source, choices, digits, key)
         super().__init__(made, input_shape=input_shape, classes=classes)
