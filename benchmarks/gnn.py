@@ -64,6 +64,7 @@ class Bench:
 
     Attributes:
         patience: epochs without a better validation that end a training.
+        choices: of rate and dropout, in pairs.
     """
 
     data: GraphSplits
@@ -72,6 +73,7 @@ class Bench:
     patience: int
     weight_decay: float
     device: str
+    choices: tuple[tuple[float, float], ...] = tuple(product(RATES, DROPOUTS))
     outcomes: dict[tuple[Any, ...], Outcome] = field(default_factory=dict)
 
     def network(self, model: Model, seed: int) -> Network:
@@ -200,13 +202,13 @@ def compared(bench: Bench, depths: list[int], width: int, seeds: int) -> list[di
 
 
 def tuned(bench: Bench, model: Model) -> tuple[float, float]:
-    """Rate and dropout of the best validation after fewer epochs, with one seed."""
+    """Rate and dropout of the best validation after fewer epochs, with one seed; no training where one pair is left."""
 
     def found(asked: tuple[float, float]) -> float:
         rate, dropout = asked
         return bench.fitted(_with(model, dropout), rate, 0, max(1, round(SHORT * bench.epochs))).validation
 
-    return max(product(RATES, DROPOUTS), key=found)
+    return max(bench.choices, key=found) if len(bench.choices) > 1 else bench.choices[0]
 
 
 def figures(bench: Bench, model: Model, memory: StepMemory, chosen: tuple[float, float], seeds: int) -> dict[str, Any]:
@@ -253,10 +255,12 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64, help="of reversible layers")
     parser.add_argument("--conv", help="convolution; by default gcn, and gen where edges have features")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--patience", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--patience", type=int, default=30)
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
+    parser.add_argument("--dropouts", type=float, nargs="+", default=DROPOUTS)
     parser.add_argument("--parts", type=int, default=1, help="of a random partition in each epoch")
-    parser.add_argument("--weight-decay", type=float, default=5e-4)
+    parser.add_argument("--weight-decay", type=float, default=5e-3)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -266,7 +270,15 @@ def main() -> None:
     file = asked.folder / about["file"]
     data = load_graph(f"graph:{file}", target=about.get("target"), parts=asked.parts)
     print(data.description, flush=True)
-    bench = Bench(data.to(asked.device), asked.conv, asked.epochs, asked.patience, asked.weight_decay, asked.device)
+    bench = Bench(
+        data.to(asked.device),
+        asked.conv,
+        asked.epochs,
+        asked.patience,
+        asked.weight_decay,
+        asked.device,
+        tuple(product(asked.rates, asked.dropouts)),
+    )
     rows = compared(bench, asked.depths, asked.width, asked.seeds)
     settings = {k: v for k, v in vars(asked).items() if k != "folder"}
     minutes = round((time.process_time() - started) / 60, 1)
