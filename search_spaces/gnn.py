@@ -6,12 +6,13 @@ Each layer has the convolution of its place in a pattern, which the stack repeat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
 from .errors import SpaceError, did_you_mean
 from .graph import Graph, GraphBuilder, Node
+from .node_classifier import Layers, Sizes, node_classifier
 from .operators.message_passing import CONVOLUTIONS, NORMS
 from .space import Architecture, Choice, Option, SearchSpace
 from .spaces import register_space
@@ -25,8 +26,8 @@ _ONE_FUNCTION = ("tied", "equilibrium")  # all layers are one function, so of on
 class Gnn(SearchSpace):
     """Classifiers of nodes: features `(N, F)` and edges `(2, E)` of a graph to logits `(N, classes)`.
 
-    A linear encoder, `depth` layers of norm, ReLU, dropout and convolution (Li et al. 2021, "Training Graph Neural
-    Networks with 1000 Layers"), norm, ReLU, dropout, a linear head. No weight depends on N and E: they are those of
+    Around `depth` layers of norm, ReLU, dropout and convolution (Li et al. 2021, "Training Graph Neural Networks with
+    1000 Layers") lies what `node_classifier` says. No weight depends on N and E: they are those of
     the data, which costs are counted for.
 
     Args:
@@ -42,6 +43,7 @@ class Gnn(SearchSpace):
         groups: of features in reversible and tied layers.
         norms: "layer", "batch" or "none".
         dropouts: of features; one mask for all layers of a stack (Li et al. 2021, section 3.2), another for the head.
+        input_dropouts: of the features that come in.
         pattern: choices of a convolution: layer j has choice `conv.{j mod pattern}`.
         heads: of gat's attention.
     """
@@ -62,6 +64,7 @@ class Gnn(SearchSpace):
         groups: Sequence[int] = (2, 4),
         norms: Sequence[str] = ("layer", "batch"),
         dropouts: Sequence[float] = (0.0, 0.2, 0.5),
+        input_dropouts: Sequence[float] = (0.0, 0.5),
         pattern: int = 3,
         heads: int = 1,
     ) -> None:
@@ -73,9 +76,10 @@ class Gnn(SearchSpace):
                 "space 'gnn' needs edges, pattern and heads >= 1 and edge_features >= 0; "
                 f"got {edges}, {pattern}, {heads} and {edge_features}"
             )
-        if min(depths, default=0) < 1 or not all(0 <= p < 1 for p in dropouts):
+        shares = (*dropouts, *input_dropouts)
+        if min(depths, default=0) < 1 or not all(0 <= p < 1 for p in shares):
             raise SpaceError(
-                f"space 'gnn' takes depths of 1 or more and dropouts from 0 to below 1; got {depths} and {dropouts}"
+                f"space 'gnn' takes depths of 1 or more and dropouts from 0 to below 1; got {depths} and {shares}"
             )
         self.edges, self.edge_features, self.heads = int(edges), int(edge_features), int(heads)
         self.pattern = min(int(pattern), max(depths))
@@ -89,11 +93,14 @@ class Gnn(SearchSpace):
             Choice("width", tuple(sorted(widths))),
             Choice("norm", tuple(norms)),
             Choice("dropout", tuple(sorted(dropouts))),
+            Choice("input_dropout", tuple(sorted(input_dropouts))),
         ]
         for i in range(self.pattern):
             deep = tuple(d for d in depths if d > i)
             choices.append(Choice(f"conv.{i}", tuple(kinds), _unless_all("depth", deep, depths)))
         super().__init__(choices, input_shape=input_shape, classes=classes)
+        nodes, features = self.input_shape
+        self._sizes = Sizes(nodes, self.edges, features, self.edge_features, self.classes)
         _divisible(widths, groups if grouped else (1,), self.heads if "gat" in kinds else 1)
 
     # ---- members -----------------------------------------------------------------------------------------
@@ -119,7 +126,7 @@ class Gnn(SearchSpace):
         options = {choice.name: choice.options for choice in self.choices}
         for norm, connection, kind in product(options["norm"], options["connection"], options["conv.0"]):
             convolutions: dict[str, Option] = {f"conv.{i}": kind for i in range(self.pattern)}
-            ends = {name: options[name][-1] for name in ("depth", "width", "dropout")}
+            ends = {name: options[name][-1] for name in ("depth", "width", "dropout", "input_dropout")}
             for groups in options["groups"] if connection in _GROUPED else (None,):
                 given = {} if groups is None else {"groups": groups}
                 yield self.canonical(
@@ -172,30 +179,19 @@ class Gnn(SearchSpace):
         groups = {"groups": architecture["groups"]} if architecture["connection"] in _GROUPED else {}
         return {**groups, "norm": architecture["norm"]}
 
-    def _around(self, architecture: Architecture, stack: Callable[..., Node]) -> Graph:
-        """Encoders and head; `stack` adds what lies between, from features, edges, features of edges and a mask."""
+    def _around(self, architecture: Architecture, layers: Layers) -> Graph:
         a = architecture.values
-        nodes, features = self.input_shape
         reads = any(CONVOLUTIONS[kind].edge_features for kind in self.kinds(architecture))
-        g = GraphBuilder()
-        x = g.add("input", name="x", size=(nodes, features))
-        rest = [g.add("input", name="edges", size=(2, self.edges), dtype="int64")]
-        if self.edge_features:
-            attributes = g.add("input", name="attributes", size=(self.edges, self.edge_features))
-            if reads:
-                width = int(a["width"]) // int(a["groups"] if a["connection"] in _GROUPED else 1)
-                rest.append(g.add("linear", attributes, name="edge_encoder", out_features=width))
-        x = g.add("linear", x, name="encoder", out_features=a["width"])
-        if a["dropout"]:
-            rest.append(g.add("dropout_mask", x, name="mask", p=a["dropout"]))
-        x = stack(g, x, *rest, masked=bool(a["dropout"]), edge_features=bool(self.edge_features and reads))
-        if a["norm"] != "none":
-            name = "layer_norm" if a["norm"] == "layer" else "node_batch_norm"
-            x = g.add(name, x, name=name)
-        x = g.add("activation", x, name="act", kind="relu")
-        if a["dropout"]:
-            x = g.add("dropout", x, name="drop", p=a["dropout"])
-        return g.build(g.add("linear", x, name="head", out_features=self.classes))
+        cut = int(a["groups"]) if a["connection"] in _GROUPED else 1
+        return node_classifier(
+            self._sizes,
+            layers,
+            width=int(a["width"]),
+            norm=str(a["norm"]),
+            dropout=float(a["dropout"]),
+            input_dropout=float(a["input_dropout"]),
+            edge_width=int(a["width"]) // cut if self.edge_features and reads else None,
+        )
 
 
 def _layers_of(connection: Option) -> str:

@@ -5,7 +5,6 @@ The stack is one node of the graph, so that a network may run it reversibly, by 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -13,6 +12,7 @@ from pydantic import Field, model_validator
 from search_spaces import Graph, GraphBuilder
 from search_spaces.errors import did_you_mean
 from search_spaces.graph import Node
+from search_spaces.node_classifier import Sizes, node_classifier
 from search_spaces.operators.message_passing import CONVOLUTIONS
 
 from ..config.base import Section
@@ -92,59 +92,30 @@ class Model(Section):
         return self.width // self.groups if self.connection == "reversible" else self.width
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What data says of the networks for it.
-
-    Attributes:
-        nodes, edges: N and E of its graph; networks run on others too.
-        features: of a node. edge_features: of an edge, 0 for none. classes: outputs of a node.
-    """
-
-    nodes: int
-    edges: int
-    features: int
-    edge_features: int
-    classes: int
-
-
 def model_graph(model: Model, sizes: Sizes) -> Graph:
     """The graph of a model: features `(N, F)`, edges `(2, E)`, any features of edges `(E, D)`, to `(N, classes)`."""
-    g = GraphBuilder()
-    given = g.add("input", name="x", size=(sizes.nodes, sizes.features))
-    edges = g.add("input", name="edges", size=(2, sizes.edges), dtype="int64")
-    read = [edges]
-    if sizes.edge_features:
-        attributes = g.add("input", name="attributes", size=(sizes.edges, sizes.edge_features))
-        read += _encoded_edges(g, model, attributes)
-    if model.input_dropout:
-        given = g.add("dropout", given, name="input_drop", p=model.input_dropout)
-    x = g.add("linear", given, name="encoder", out_features=model.width)
-    x = _stack(g, model, x, read)
-    if model.norm != "none":
-        x = g.add("layer_norm" if model.norm == "layer" else "node_batch_norm", x, name="norm")
-    x = g.add("activation", x, name="act", kind="relu")
-    if model.dropout:
-        x = g.add("dropout", x, name="drop", p=model.dropout)
-    return g.build(g.add("linear", x, name="head", out_features=sizes.classes))
+    reads = model.edge_features and any(CONVOLUTIONS[kind].edge_features for kind in model.kinds)
+
+    def layers(g: GraphBuilder, x: Node, *rest: Node, **inputs: bool) -> Node:
+        return _layers(model, g, x, *rest, **inputs)
+
+    return node_classifier(
+        sizes,
+        layers,
+        width=model.width,
+        norm=model.norm,
+        dropout=model.dropout,
+        input_dropout=model.input_dropout,
+        edge_width=(model.edge_width or model.channels) if sizes.edge_features and reads else None,
+    )
 
 
-def _encoded_edges(g: GraphBuilder, model: Model, attributes: Node) -> list[Node]:
-    """Features of edges, encoded once for all layers; nothing where none reads them."""
-    if not model.edge_features or not any(CONVOLUTIONS[kind].edge_features for kind in model.kinds):
-        return []
-    return [g.add("linear", attributes, name="edge_encoder", out_features=model.edge_width or model.channels)]
-
-
-def _stack(g: GraphBuilder, model: Model, x: Node, read: list[Node]) -> Node:
+def _layers(model: Model, g: GraphBuilder, x: Node, *rest: Node, **inputs: bool) -> Node:
     """All layers, or the fixed point of one."""
-    mask = [g.add("dropout_mask", x, name="mask", p=model.dropout)] if model.dropout else []
-    common = {"heads": model.heads, "norm": model.norm, "edge_features": len(read) > 1, "masked": bool(mask)}
+    common = {"heads": model.heads, "norm": model.norm, **inputs}
     if model.connection == "equilibrium":
         kind = model.kinds[0]
         common["heads"] = model.heads if kind == "gat" else 1
-        return g.add(
-            "graph_equilibrium", x, *read, *mask, name="equilibrium", kind=kind, iterations=model.depth, **common
-        )
+        return g.add("graph_equilibrium", x, *rest, name="equilibrium", kind=kind, iterations=model.depth, **common)
     settings = {"kinds": model.kinds, "connection": model.connection, "groups": model.groups, "tied": model.tied}
-    return g.add("graph_stack", x, *read, *mask, name="stack", **settings, **common)
+    return g.add("graph_stack", x, *rest, name="stack", **settings, **common)

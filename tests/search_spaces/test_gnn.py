@@ -11,7 +11,7 @@ import torch
 from nas_engine.testing import SpaceContract
 from nas_engine.testing.measure import counted_macs
 from predictors.encoding import Encoder
-from search_spaces import Architecture, Graph, Node, SpaceError, Supernet
+from search_spaces import Architecture, Graph, Network, Node, SpaceError, Supernet
 from search_spaces.gnn import CONNECTIONS, Gnn
 from search_spaces.inputs import GraphInput, random_inputs
 
@@ -143,6 +143,7 @@ def test_what_a_space_cannot_be_made_of_is_told() -> None:
         ({"heads": 3}, "multiples of groups"),
         ({"depths": (0, 2)}, "depths"),
         ({"dropouts": (1.0,)}, "dropouts"),
+        ({"input_dropouts": (-0.1,)}, "dropouts"),
         ({"edges": 0}, "edges"),
     ):
         with pytest.raises(SpaceError, match=told):
@@ -190,6 +191,16 @@ def test_statistics_inside_a_convolution_are_recalibrated() -> None:
     found = supernet.extract(member).state_dict()
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(found[name], tensor)
+
+
+def test_features_are_dropped_before_the_encoder(space: Gnn) -> None:
+    member = space.architecture(**{"input_dropout": 0.5, "dropout": 0.0, "norm": "layer", "conv.0": "gen"})
+    network = Network(space.graph(member))
+    (mask,) = [node for node in space.graph(member).nodes if node.operator == "dropout"]
+    assert (mask.name, mask.shape) == ("input_drop", (N, F))
+    graph = given(space.graph(member))
+    assert not torch.equal(*(network.train()(graph) for _ in range(2)))
+    assert torch.equal(*(network.eval()(graph) for _ in range(2)))
 
 
 def test_masks_are_regularisers(space: Gnn) -> None:
