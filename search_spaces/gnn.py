@@ -136,10 +136,13 @@ class Gnn(SearchSpace):
     # ---- graphs ------------------------------------------------------------------------------------------
 
     def graph(self, architecture: Architecture) -> Graph:
-        """Slots are shared by all widths and depths; stacks of other connections, groups or norms have their own."""
+        """Slots are shared by all widths and depths; networks of other connections, groups or norms have their own.
+
+        With one encoder and one head for all, the shared weights of all connections stay near chance on Cora.
+        """
         kinds, settings, connection = self.kinds(architecture), self._settings(architecture), architecture["connection"]
         heads = {"heads": self.heads} if "gat" in kinds else {}
-        name = f"{connection}{settings.get('groups', '')}_{settings['norm']}"
+        name = self._name(architecture)
 
         def stack(g: GraphBuilder, x: Node, *rest: Node, **inputs: bool) -> Node:
             if connection == "equilibrium":
@@ -179,6 +182,11 @@ class Gnn(SearchSpace):
         groups = {"groups": architecture["groups"]} if architecture["connection"] in _GROUPED else {}
         return {**groups, "norm": architecture["norm"]}
 
+    def _name(self, architecture: Architecture) -> str:
+        """Of weights: stacks that differ in more than kinds, width and depth read and write features of their own."""
+        settings = self._settings(architecture)
+        return f"{architecture['connection']}{settings.get('groups', '')}_{settings['norm']}"
+
     def _around(self, architecture: Architecture, layers: Layers) -> Graph:
         a = architecture.values
         reads = any(CONVOLUTIONS[kind].edge_features for kind in self.kinds(architecture))
@@ -190,6 +198,7 @@ class Gnn(SearchSpace):
             norm=str(a["norm"]),
             dropout=float(a["dropout"]),
             input_dropout=float(a["input_dropout"]),
+            prefix=f"{self._name(architecture)}.",
             edge_width=int(a["width"]) // cut if self.edge_features and reads else None,
         )
 

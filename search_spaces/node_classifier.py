@@ -45,6 +45,7 @@ def node_classifier(
     dropout: float = 0.0,
     input_dropout: float = 0.0,
     edge_width: int | None = None,
+    prefix: str = "",
 ) -> Graph:
     """A linear encoder, layers, norm, ReLU, dropout and a linear head: from `(N, F)`, `(2, E)` to `(N, classes)`.
 
@@ -55,6 +56,7 @@ def node_classifier(
         dropout: one mask for all layers (Li et al. 2021, section 3.2), another before the head.
         input_dropout: of the features that are put in.
         edge_width: what features of edges are encoded to, once for all layers; None where no layer reads them.
+        prefix: of the names of nodes with weights.
     """
     g = GraphBuilder()
     x = g.add("input", name="x", size=(sizes.nodes, sizes.features))
@@ -62,17 +64,17 @@ def node_classifier(
     if sizes.edge_features:
         attributes = g.add("input", name="attributes", size=(sizes.edges, sizes.edge_features))
         if edge_width is not None:
-            rest.append(g.add("linear", attributes, name="edge_encoder", out_features=edge_width))
+            rest.append(g.add("linear", attributes, name=f"{prefix}edge_encoder", out_features=edge_width))
     edge_features = len(rest) > 1
     if input_dropout:
         x = g.add("dropout", x, name="input_drop", p=input_dropout)
-    x = g.add("linear", x, name="encoder", out_features=width)
+    x = g.add("linear", x, name=f"{prefix}encoder", out_features=width)
     if dropout:
         rest.append(g.add("dropout_mask", x, name="mask", p=dropout))
     x = layers(g, x, *rest, masked=bool(dropout), edge_features=edge_features)
     if norm != "none":
-        x = g.add(_NORMS[norm], x, name=_NORMS[norm])
+        x = g.add(_NORMS[norm], x, name=f"{prefix}{_NORMS[norm]}")
     x = g.add("activation", x, name="act", kind="relu")
     if dropout:
         x = g.add("dropout", x, name="drop", p=dropout)
-    return g.build(g.add("linear", x, name="head", out_features=sizes.classes))
+    return g.build(g.add("linear", x, name=f"{prefix}head", out_features=sizes.classes))
