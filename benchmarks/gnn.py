@@ -41,6 +41,7 @@ DATA: dict[str, dict[str, Any]] = {
 }
 RATES = (0.01, 0.003)
 DROPOUTS = (0.2, 0.5)
+KINDS = ("reversible", "tied", "equilibrium", "plain", "residual")
 TUNED = 28  # layers: deeper ones take what was chosen at the deepest of at most so many
 SHORT = 0.4  # of the epochs are trained to choose rate and dropout
 ITERATIONS = 30  # of an equilibrium, at most
@@ -65,6 +66,7 @@ class Bench:
     Attributes:
         patience: epochs without a better validation that end a training.
         choices: of rate and dropout, in pairs.
+        kinds: of layers that are compared.
     """
 
     data: GraphSplits
@@ -74,6 +76,7 @@ class Bench:
     weight_decay: float
     device: str
     choices: tuple[tuple[float, float], ...] = tuple(product(RATES, DROPOUTS))
+    kinds: tuple[str, ...] = KINDS
     outcomes: dict[tuple[Any, ...], Outcome] = field(default_factory=dict)
 
     def network(self, model: Model, seed: int) -> Network:
@@ -170,14 +173,19 @@ def rivals(
         found = largest(1, depth, lambda layers: memory(made(layers)).peak <= budget)
         return None if found is None else made(found)
 
-    for name, model in (
-        ("reversible", reference),
-        ("tied", widest(connection="reversible", tied=True)),
-        *((("equilibrium", widest(connection="equilibrium", depth=ITERATIONS)),) if first else ()),
-        *((f"{kind}, narrow", widest(connection=kind)) for kind in ("plain", "residual")),
-        *((f"{kind}, shallow", deepest(connection=kind)) for kind in ("plain", "residual")),
-    ):
-        yield name, model, None if model is None else memory(model), budget
+    makers: dict[str, Callable[[], Model | None]] = {
+        "reversible": lambda: reference,
+        "tied": lambda: widest(connection="reversible", tied=True),
+        **({"equilibrium": lambda: widest(connection="equilibrium", depth=ITERATIONS)} if first else {}),
+        "plain, narrow": lambda: widest(connection="plain"),
+        "residual, narrow": lambda: widest(connection="residual"),
+        "plain, shallow": lambda: deepest(connection="plain"),
+        "residual, shallow": lambda: deepest(connection="residual"),
+    }
+    for name, make in makers.items():
+        if name.partition(",")[0] in bench.kinds:
+            model = make()
+            yield name, model, None if model is None else memory(model), budget
 
 
 # ---- comparison ------------------------------------------------------------------------------------------
@@ -257,6 +265,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--patience", type=int, default=30)
+    parser.add_argument("--kinds", choices=KINDS, nargs="+", default=KINDS)
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     parser.add_argument("--dropouts", type=float, nargs="+", default=DROPOUTS)
     parser.add_argument("--parts", type=int, default=1, help="of a random partition in each epoch")
@@ -278,6 +287,7 @@ def main() -> None:
         asked.weight_decay,
         asked.device,
         tuple(product(asked.rates, asked.dropouts)),
+        tuple(asked.kinds),
     )
     rows = compared(bench, asked.depths, asked.width, asked.seeds)
     settings = {k: v for k, v in vars(asked).items() if k != "folder"}

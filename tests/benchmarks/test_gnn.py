@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,11 @@ def test_rivals_take_no_more_memory_and_the_next_width_would(bench: Bench) -> No
     assert narrow is not None
     wider = Model(conv="gcn", connection="residual", depth=6, width=narrow.width + 2)
     assert bench.memory(wider).peak > budget
+
+
+def test_only_kinds_that_are_asked_for_are_compared(bench: Bench) -> None:
+    asked = replace(bench, kinds=("tied", "plain"))
+    assert [name for name, *_ in rivals(asked, 3, 8, first=True)] == ["tied", "plain, narrow", "plain, shallow"]
 
 
 def test_rate_and_dropout_are_chosen_on_validation(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
